@@ -1,0 +1,10 @@
+//! Layer 0: units, limits, errors, checksums, the seam for loom. Knows `std` only.
+
+pub mod checksum;
+pub mod error;
+pub mod limits;
+pub mod sync;
+pub mod units;
+
+pub use error::{Error, Result};
+pub use units::{BlockNo, Incarnation, Jci, PageNo, RegionId, VirtNo};

@@ -1,0 +1,1 @@
+//! Layer 1: every byte that outlives a process; pure, no I/O.

@@ -1,0 +1,149 @@
+//! Layer 2: what the region, the base file and the cold file lie on.
+//!
+//! Two ways to reach bytes that outlive a process. [`Pmem`] is byte-addressable (`dax`, `ram`): stores go to a
+//! mapping, `flush` starts the write-back of lines, `fence` waits for it. [`Disk`] is positioned I/O with a sync
+//! (`file`, every base and cold file). The crash simulator implements both.
+//!
+//! What a crash may keep, exactly: of a [`Pmem`], any subset of the aligned 8-byte granules stored since the last
+//! fence that followed a flush of their line by the same thread; of a [`Disk`], any subset of the 512-byte sectors
+//! written since the last sync, and of one sector all or nothing.
+
+use crate::base::Result;
+use std::path::Path;
+
+/// What the region lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MediumKind {
+    /// Persistent memory mapped with `MAP_SYNC`: survives power loss.
+    Dax,
+    /// Anything else: a log with one flush per batch: survives power loss.
+    File,
+    /// Ordinary memory (tmpfs), executed as `dax`: survives the process, not the machine.
+    Ram,
+}
+
+/// A call site of a flush, a fence or a sync. The simulator deletes one at a time to show that each is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Site {
+    /// The commit record, before it is applied.
+    CommitRecord,
+    /// The fence of a commit.
+    CommitFence,
+    /// Lines that in-flight micro-journals touched, when they are retired.
+    RetireLines,
+    /// Shadow blocks, before the record that names them.
+    ShadowBlock,
+    /// Entries of the durable virtblock array.
+    Entry,
+    /// The superblock.
+    Superblock,
+    /// Blocks and entries that recovery wrote.
+    RecoverBlocks,
+    /// A batch of the log (`file`).
+    Batch,
+    /// Homes in the base file.
+    Homes,
+    /// The mark in the base file's header.
+    Mark,
+    /// The cold file.
+    Cold,
+    /// The zeroed log area of a new region.
+    Format,
+}
+
+impl Site {
+    /// All sites, for the mutation test.
+    pub const ALL: &[Site] = &[
+        Site::CommitRecord,
+        Site::CommitFence,
+        Site::RetireLines,
+        Site::ShadowBlock,
+        Site::Entry,
+        Site::Superblock,
+        Site::RecoverBlocks,
+        Site::Batch,
+        Site::Homes,
+        Site::Mark,
+        Site::Cold,
+        Site::Format,
+    ];
+}
+
+/// Byte-addressable memory that outlives the process. Offsets are bytes from its start.
+///
+/// Ranges are checked by the implementation; a range out of bounds is a bug of the caller and panics.
+pub trait Pmem: Send + Sync {
+    /// Where it lies, for messages.
+    fn path(&self) -> &Path;
+    /// `Dax` or `Ram`.
+    fn kind(&self) -> MediumKind;
+    /// Start of the mapping, for reading. Valid for [`len`](Self::len) bytes as long as `self` lives.
+    fn base(&self) -> *const u8;
+    /// Bytes that are mapped. Only those made present by [`allocate`](Self::allocate) may be touched.
+    fn len(&self) -> u64;
+    /// True if nothing is mapped.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Makes storage present under `[off, off + len)`, so that no store there can fault.
+    fn allocate(&self, off: u64, len: u64) -> Result<()>;
+    /// Copies bytes out, for code that reads what another writer may be storing (checked by checksum afterwards).
+    fn load(&self, off: u64, into: &mut [u8]);
+    /// Stores bytes; not yet persistent. Aligned 8-byte granules are stored whole.
+    fn store(&self, off: u64, bytes: &[u8]);
+    /// Stores zeros; not yet persistent.
+    fn zero(&self, off: u64, len: u64);
+    /// Stores one aligned word with release ordering; not yet persistent.
+    fn store_u64(&self, off: u64, value: u64);
+    /// Copies `len` bytes from `src` past the caches where the machine can; persistent after the next [`fence`](Self::fence).
+    /// Counts as store and flush.
+    fn stream(&self, site: Site, off: u64, bytes: &[u8]);
+    /// Starts the write-back of every line in the range; persistent after the next [`fence`](Self::fence) of this thread.
+    /// Answers the number of lines flushed (0 where the platform needs none).
+    fn flush(&self, site: Site, off: u64, len: u64) -> u64;
+    /// Waits for this thread's flushes and streams.
+    fn fence(&self, site: Site);
+}
+
+/// Positioned I/O on a file that outlives the process.
+pub trait Disk: Send + Sync {
+    /// Where it lies, for messages.
+    fn path(&self) -> &Path;
+    /// Length in bytes.
+    fn len(&self) -> Result<u64>;
+    /// True if it has no bytes.
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads as much as there is, up to `into.len()`; the rest is zeroed. Answers the bytes read.
+    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize>;
+    /// Writes all of `bytes`; not yet persistent.
+    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()>;
+    /// Makes what was written persistent (data and what is needed to read it back).
+    fn sync(&self, site: Site) -> Result<()>;
+    /// Makes storage present under `[off, off + len)`, extending the file if needed.
+    fn allocate(&self, off: u64, len: u64) -> Result<()>;
+    /// Cuts or extends (with zeros) to `len`.
+    fn set_len(&self, len: u64) -> Result<()>;
+}
+
+/// Opens the base file again and again: every thread that touches it needs a handle of its own (P15), and every one
+/// must come from SQLite's default VFS.
+pub trait BaseOpener: Send + Sync {
+    /// Where the base file is.
+    fn path(&self) -> &Path;
+    /// A handle for the calling thread.
+    fn open(&self) -> Result<Box<dyn BaseFile>>;
+    /// Lets the default VFS recover a left-over `-wal` or `-journal` and leave the file in rollback mode (header bytes 18/19 = 1).
+    fn recover_stock(&self) -> Result<()>;
+    /// Device and inode that the path has now, to notice that the file was replaced. `None` if it is gone.
+    fn identity(&self) -> Result<Option<(u64, u64)>>;
+}
+
+/// One handle on the base file. Locks are SQLite's own POSIX locks on it, taken through the default VFS.
+pub trait BaseFile: Disk {
+    /// Takes stock SQLite's EXCLUSIVE lock; [`Error::Busy`](crate::base::Error::Busy) if any stock connection has the file locked.
+    fn lock_exclusive(&self) -> Result<()>;
+    /// Gives every lock back.
+    fn unlock(&self) -> Result<()>;
+}

@@ -1,0 +1,1 @@
+//! Layer 2: the shared mapping: segment, liveness, reader slots, gate, writer queue.
