@@ -7,4 +7,4 @@ pub mod sync;
 pub mod units;
 
 pub use error::{Error, Result};
-pub use units::{BlockNo, Incarnation, Jci, PageNo, RegionId, VirtNo};
+pub use units::{BlockNo, Incarnation, Jci, MediumKind, PageNo, RegionId, VirtNo};

@@ -43,6 +43,17 @@ pub struct Incarnation(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RegionId(pub [u8; 16]);
 
+/// What the region lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MediumKind {
+    /// Persistent memory mapped with `MAP_SYNC`: survives power loss.
+    Dax,
+    /// Anything else: a log with one flush per batch: survives power loss.
+    File,
+    /// Ordinary memory (tmpfs), executed as `dax`: survives the process, not the machine.
+    Ram,
+}
+
 impl fmt::Display for RegionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))

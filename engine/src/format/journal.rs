@@ -1,0 +1,434 @@
+//! Micro-journals: fixed slots of 1 KiB, each one part of one commit.
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | checksum of bytes 8..32 and the body's checksum, seeded with region, incarnation and slot (H4) |
+//! | 8 | 8 | JCI |
+//! | 16 | 4 | JCI - L; everything up to L is durable at its place (H2) |
+//! | 20 | 4 | JCI - newest JCI known durable when this was written (H3) |
+//! | 24 | 2 | part, from 0 |
+//! | 26 | 2 | parts |
+//! | 28 | 2 | bytes of body |
+//! | 30 | 2 | flags, 0 |
+//! | 32 | .. | body: groups |
+//!
+//! A group is one page's changes: `varint(page << 2 | kind)`, then for [`Kind::Ranges`] and [`Kind::Fresh`] ranges of
+//! `varint(gap << 1 | last) varint(length) bytes`, the gap counted from the end of the range before; for [`Kind::Block`]
+//! `varint(index << 1 | cold)`. A group never spans slots; a page may have several groups, applied in order.
+//! Only the used bytes of a slot are written; the rest of it is whatever was there.
+
+use super::{FormatError, get_u16, get_u32, get_u64, put};
+use crate::base::checksum::checksum;
+use crate::base::{Jci, PageNo};
+
+/// Bytes of a slot.
+pub const SLOT: usize = 1024;
+/// Bytes of its header.
+pub const HEADER: usize = 32;
+/// Most bytes of body.
+pub const BODY: usize = SLOT - HEADER;
+/// Most parts of one commit.
+pub const MAX_PARTS: usize = u16::MAX as usize;
+const _: () = assert!(HEADER + BODY == SLOT && SLOT % 64 == 0 && HEADER % 8 == 0);
+
+/// What a group says about its page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Byte ranges over the content before.
+    Ranges,
+    /// Byte ranges over a page of zeros (P3).
+    Fresh,
+    /// The whole page stands in a shadow block.
+    Block,
+}
+
+/// The header of one slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// The commit.
+    pub jci: Jci,
+    /// Everything up to this is durable at its place.
+    pub low_water: Jci,
+    /// The newest commit known durable when this was written.
+    pub durable: Jci,
+    /// Which part of the commit, from 0.
+    pub part: u16,
+    /// Of how many.
+    pub parts: u16,
+    /// Bytes of body.
+    pub len: u16,
+}
+
+/// Seed of the checksum of `slot`, from the seed of the incarnation.
+#[must_use]
+pub fn slot_seed(seed: u64, slot: u64) -> u64 {
+    seed ^ slot.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Header {
+    /// Writes the header of `slot` over the first 32 bytes of `bytes`; `body_sum` is the body's checksum under `seed`.
+    pub fn encode(&self, seed: u64, slot: u64, body_sum: u64, bytes: &mut [u8]) {
+        let back = |j: Jci| u32::try_from(self.jci.0 - j.0).unwrap_or(u32::MAX);
+        put(bytes, 8, &self.jci.0.to_le_bytes());
+        put(bytes, 16, &back(self.low_water).to_le_bytes());
+        put(bytes, 20, &back(self.durable).to_le_bytes());
+        put(bytes, 24, &self.part.to_le_bytes());
+        put(bytes, 26, &self.parts.to_le_bytes());
+        put(bytes, 28, &self.len.to_le_bytes());
+        put(bytes, 30, &[0, 0]);
+        let sum = Self::sum(seed, slot, body_sum, bytes);
+        put(bytes, 0, &sum.to_le_bytes());
+    }
+
+    fn sum(seed: u64, slot: u64, body_sum: u64, bytes: &[u8]) -> u64 {
+        let mut covered = [0u8; HEADER];
+        covered[..24].copy_from_slice(&bytes[8..HEADER]);
+        put(&mut covered, 24, &body_sum.to_le_bytes());
+        checksum(slot_seed(seed, slot), &covered)
+    }
+
+    /// Reads and verifies `slot`. `None` if it holds no valid part of this incarnation.
+    #[must_use]
+    pub fn decode(seed: u64, slot: u64, bytes: &[u8]) -> Option<Header> {
+        let len = get_u16(bytes, 28);
+        let (part, parts) = (get_u16(bytes, 24), get_u16(bytes, 26));
+        if usize::from(len) > BODY || part >= parts || get_u16(bytes, 30) != 0 {
+            return None;
+        }
+        let body_sum = checksum(seed, &bytes[HEADER..HEADER + usize::from(len)]);
+        if get_u64(bytes, 0) != Self::sum(seed, slot, body_sum, bytes) {
+            return None;
+        }
+        let jci = get_u64(bytes, 8);
+        let back = |at| Jci(jci.saturating_sub(u64::from(get_u32(bytes, at))));
+        Some(Header { jci: Jci(jci), low_water: back(16), durable: back(20), part, parts, len })
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut v: u64) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+fn get_varint(bytes: &mut &[u8]) -> Result<u64, FormatError> {
+    let mut v = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&b, rest) = bytes.split_first().ok_or(FormatError::Truncated)?;
+        *bytes = rest;
+        v |= u64::from(b & 0x7f) << shift;
+        if b & 0x80 == 0 {
+            return Ok(v);
+        }
+    }
+    Err(FormatError::OutOfRange("a varint"))
+}
+
+/// Builds the bodies of one commit's parts, with room for their headers, in one buffer of whole slots.
+#[derive(Default)]
+pub struct Packer {
+    image: Vec<u8>,
+    lens: Vec<u16>,
+    /// First byte of the newest range of the open group, to mark it as the last.
+    newest: usize,
+    /// Where that range ended, in the page.
+    end: u32,
+}
+
+/// The least room in which it is worth to start a range: two heads and some bytes.
+const LEAST: usize = 24;
+const _: () = assert!(LEAST < BODY / 8);
+
+impl Packer {
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.image.clear();
+        self.lens.clear();
+    }
+
+    /// Parts so far.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Bytes that will be written: headers and bodies. Right after [`finish`](Self::finish).
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lens.iter().map(|&l| HEADER as u64 + u64::from(l)).sum()
+    }
+
+    /// The used bytes of part `i`, header included. Right after [`finish`](Self::finish).
+    pub fn part_mut(&mut self, i: usize) -> &mut [u8] {
+        &mut self.image[i * SLOT..i * SLOT + HEADER + usize::from(self.lens[i])]
+    }
+
+    /// Settles the length of the last part.
+    pub fn finish(&mut self) {
+        let parts = self.lens.len();
+        if let Some(last) = self.lens.last_mut() {
+            *last = (self.image.len() - (parts - 1) * SLOT - HEADER) as u16;
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.lens.len() * SLOT - self.image.len()
+    }
+
+    fn next_slot(&mut self) {
+        self.finish();
+        self.image.resize(self.lens.len() * SLOT + HEADER, 0);
+        self.lens.push(0);
+    }
+
+    fn open_group(&mut self, page: PageNo, kind: Kind) {
+        if self.room() < LEAST {
+            self.next_slot();
+        }
+        let code = match kind {
+            Kind::Ranges => 0,
+            Kind::Fresh => 1,
+            Kind::Block => 2,
+        };
+        put_varint(&mut self.image, u64::from(page.0) << 2 | code);
+        self.newest = usize::MAX;
+        self.end = 0;
+    }
+
+    fn close_group(&mut self) {
+        self.image[self.newest] |= 1;
+    }
+
+    /// Adds a page whose content stands in a shadow block.
+    pub fn block(&mut self, page: PageNo, index: u32, cold: bool) {
+        self.open_group(page, Kind::Block);
+        put_varint(&mut self.image, u64::from(index) << 1 | u64::from(cold));
+    }
+
+    /// Adds a page's ranges: (offset, bytes), ascending, not overlapping. Without any, `fresh` says a page of zeros
+    /// and a plain group says nothing and is left out.
+    pub fn ranges<'a>(&mut self, page: PageNo, fresh: bool, ranges: impl Iterator<Item = (u32, &'a [u8])>) {
+        let mut open = false;
+        for (mut at, mut bytes) in ranges {
+            while !bytes.is_empty() {
+                if !open || self.room() < LEAST {
+                    if open {
+                        self.close_group();
+                    }
+                    self.open_group(page, if fresh && !open { Kind::Fresh } else { Kind::Ranges });
+                    open = true;
+                }
+                self.newest = self.image.len();
+                put_varint(&mut self.image, u64::from(at - self.end) << 1);
+                let n = bytes.len().min(self.room().saturating_sub(3));
+                put_varint(&mut self.image, n as u64);
+                self.image.extend_from_slice(&bytes[..n]);
+                at += n as u32;
+                self.end = at;
+                bytes = &bytes[n..];
+            }
+        }
+        if open {
+            self.close_group();
+        } else if fresh {
+            self.open_group(page, Kind::Fresh);
+            self.newest = self.image.len();
+            put_varint(&mut self.image, 0);
+            put_varint(&mut self.image, 0);
+            self.close_group();
+        }
+    }
+}
+
+/// What a group does to its page.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Byte ranges; over zeros if `fresh`.
+    Ranges {
+        /// Whether the page is cleared first.
+        fresh: bool,
+        /// The ranges, still encoded; verified.
+        ranges: Ranges<'a>,
+    },
+    /// The whole page stands in a shadow block.
+    Block {
+        /// Its index, in the fast tier or in the cold file.
+        index: u32,
+        /// Whether it is in the cold file.
+        cold: bool,
+    },
+}
+
+/// The groups of one verified body. A body that breaks the format ends with an error.
+#[must_use]
+pub fn groups(body: &[u8], page_size: u32) -> Groups<'_> {
+    Groups { rest: body, page_size }
+}
+
+/// Iterator over the groups of a body.
+pub struct Groups<'a> {
+    rest: &'a [u8],
+    page_size: u32,
+}
+
+impl<'a> Groups<'a> {
+    fn group(&mut self) -> Result<(PageNo, Change<'a>), FormatError> {
+        let code = get_varint(&mut self.rest)?;
+        let page = u32::try_from(code >> 2).ok().filter(|&p| p > 0).ok_or(FormatError::OutOfRange("a page number"))?;
+        let change = match code & 3 {
+            2 => {
+                let place = get_varint(&mut self.rest)?;
+                let index = u32::try_from(place >> 1).map_err(|_| FormatError::OutOfRange("a block number"))?;
+                Change::Block { index, cold: place & 1 == 1 }
+            }
+            kind @ (0 | 1) => {
+                let ranges = Ranges { rest: self.rest, end: 0, last: false };
+                let mut walk = ranges;
+                while let Some((at, bytes)) = walk.step()? {
+                    if u64::from(at) + bytes.len() as u64 > u64::from(self.page_size) {
+                        return Err(FormatError::OutOfRange("a range"));
+                    }
+                }
+                self.rest = walk.rest;
+                Change::Ranges { fresh: kind == 1, ranges }
+            }
+            _ => return Err(FormatError::OutOfRange("a group's kind")),
+        };
+        Ok((PageNo(page), change))
+    }
+}
+
+impl<'a> Iterator for Groups<'a> {
+    type Item = Result<(PageNo, Change<'a>), FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let group = self.group();
+        if group.is_err() {
+            self.rest = &[];
+        }
+        Some(group)
+    }
+}
+
+/// The ranges of one group: (offset, bytes).
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a> {
+    rest: &'a [u8],
+    end: u32,
+    last: bool,
+}
+
+impl<'a> Ranges<'a> {
+    fn step(&mut self) -> Result<Option<(u32, &'a [u8])>, FormatError> {
+        if self.last {
+            return Ok(None);
+        }
+        let head = get_varint(&mut self.rest)?;
+        let len = usize::try_from(get_varint(&mut self.rest)?).map_err(|_| FormatError::OutOfRange("a length"))?;
+        if len > self.rest.len() {
+            return Err(FormatError::Truncated);
+        }
+        let (bytes, rest) = self.rest.split_at(len);
+        let at = u64::from(self.end) + (head >> 1);
+        let end = at + len as u64;
+        if head >> 1 > u64::from(u32::MAX) || end > u64::from(u32::MAX) {
+            return Err(FormatError::OutOfRange("a range"));
+        }
+        self.last = head & 1 == 1;
+        self.rest = rest;
+        self.end = end as u32;
+        Ok(Some((at as u32, bytes)))
+    }
+}
+
+impl<'a> Iterator for Ranges<'a> {
+    type Item = (u32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().ok().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts(packer: &mut Packer) -> Vec<Vec<u8>> {
+        packer.finish();
+        (0..packer.parts()).map(|i| packer.part_mut(i).to_vec()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_read_back(
+            pages in prop::collection::vec((1u32.., any::<bool>(), prop::collection::vec(any::<u8>(), 4096), 0usize..40), 1..12)
+        ) {
+            let mut packer = Packer::default();
+            let mut want: Vec<(u32, Vec<u8>)> = Vec::new();
+            for (page, fresh, content, cuts) in &pages {
+                let page = page & 0x3fff_ffff | 1;
+                let step = 4096 / (cuts + 1);
+                let ranges: Vec<(u32, &[u8])> =
+                    (0..*cuts).map(|i| ((i * step) as u32, &content[i * step..i * step + step / 2])).filter(|r| !r.1.is_empty()).collect();
+                let mut image = if *fresh { vec![0; 4096] } else { vec![0xEE; 4096] };
+                for (at, bytes) in &ranges {
+                    image[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
+                }
+                packer.ranges(PageNo(page), *fresh, ranges.into_iter());
+                if *fresh || *cuts > 0 {
+                    want.push((page, image));
+                }
+            }
+            let mut got: Vec<(u32, Vec<u8>)> = Vec::new();
+            for part in parts(&mut packer) {
+                prop_assert!(part.len() <= SLOT);
+                for group in groups(&part[HEADER..], 4096) {
+                    let (page, change) = group.unwrap();
+                    let Change::Ranges { fresh, ranges } = change else { panic!("no blocks here") };
+                    let index = want.iter().skip(got.len().saturating_sub(1)).position(|w| w.0 == page.0);
+                    if got.last().is_none_or(|g| g.0 != page.0) || fresh || index.is_none() {
+                        got.push((page.0, if fresh { vec![0; 4096] } else { vec![0xEE; 4096] }));
+                    }
+                    let image = &mut got.last_mut().unwrap().1;
+                    for (at, bytes) in ranges {
+                        image[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+                    }
+                }
+            }
+            let distinct = { let mut n: Vec<_> = want.iter().map(|w| w.0).collect(); n.dedup(); n.len() == want.len() };
+            prop_assume!(distinct);
+            prop_assert_eq!(got, want);
+        }
+
+        #[test]
+        fn garbage_is_an_error_or_nothing_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..SLOT)) {
+            for group in groups(&bytes, 4096).flatten() {
+                if let Change::Ranges { ranges, .. } = group.1 {
+                    for (at, b) in ranges { prop_assert!(at as usize + b.len() <= 4096); }
+                }
+            }
+            let mut slot = [0u8; SLOT];
+            slot[..bytes.len()].copy_from_slice(&bytes);
+            prop_assert_eq!(Header::decode(7, 3, &slot), None);
+        }
+    }
+
+    #[test]
+    fn h4_a_slot_validates_only_in_its_place_and_incarnation() {
+        let mut slot = [0u8; SLOT];
+        let header = Header { jci: Jci(9), low_water: Jci(4), durable: Jci(8), part: 0, parts: 1, len: 5 };
+        slot[HEADER..HEADER + 5].copy_from_slice(b"hello");
+        header.encode(11, 3, checksum(11, b"hello"), &mut slot);
+        assert_eq!(Header::decode(11, 3, &slot), Some(header));
+        assert_eq!(Header::decode(11, 4, &slot), None);
+        assert_eq!(Header::decode(12, 3, &slot), None);
+        slot[HEADER] ^= 1;
+        assert_eq!(Header::decode(11, 3, &slot), None);
+    }
+}

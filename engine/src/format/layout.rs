@@ -1,0 +1,77 @@
+//! Where things lie in a region. Fixed by the budget and the page size, which is known from the first commit on.
+//!
+//! | bytes | `file` | `dax`, `ram` |
+//! | --- | --- | --- |
+//! | 0..8192 | two superblocks | two superblocks |
+//! | 8192.. | ring of micro-journals | ring of micro-journals |
+//! | then | | durable virtblock array, 16 bytes a block, padded to 4096 |
+//! | then | | data blocks |
+
+use super::entry::ENTRY;
+use super::journal::SLOT;
+use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE};
+
+/// Bytes before the ring.
+pub const RING_AT: u64 = 2 * DEVICE_BLOCK;
+
+/// The places of one region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// Slots of the ring; a whole number of device blocks.
+    pub ring_slots: u64,
+    /// Bytes of a page, 0 while unknown.
+    pub page_size: u32,
+    /// Data blocks at most.
+    pub max_blocks: u32,
+    /// Whether blocks lie in the region (else in the shared mapping).
+    pub blocks_inside: bool,
+    /// Bytes of the budget.
+    pub budget: u64,
+}
+
+impl Layout {
+    /// The layout for a budget.
+    #[must_use]
+    pub fn new(budget: u64, page_size: u32, blocks_inside: bool) -> Layout {
+        let (least, most) = if blocks_inside { (64 << 10, 4 << 20) } else { (256 << 10, 32 << 20) };
+        let ring = (budget / 8).clamp(least, most) / DEVICE_BLOCK * DEVICE_BLOCK;
+        let block = u64::from(page_size.max(MIN_PAGE_SIZE)) + if blocks_inside { ENTRY } else { 0 };
+        let room = if blocks_inside { budget.saturating_sub(RING_AT + ring + DEVICE_BLOCK) } else { budget };
+        let max_blocks = u32::try_from(room / block).unwrap_or(u32::MAX >> 2).max(16);
+        Layout { ring_slots: ring / SLOT as u64, page_size, max_blocks, blocks_inside, budget }
+    }
+
+    /// Byte of slot `n` of the ring (any monotonic position).
+    #[must_use]
+    pub fn slot_at(&self, position: u64) -> u64 {
+        RING_AT + position % self.ring_slots * SLOT as u64
+    }
+
+    /// First byte of the durable virtblock array.
+    #[must_use]
+    pub fn entries_at(&self) -> u64 {
+        RING_AT + self.ring_slots * SLOT as u64
+    }
+
+    /// First byte of the data blocks.
+    #[must_use]
+    pub fn blocks_at(&self) -> u64 {
+        (self.entries_at() + u64::from(self.max_blocks) * ENTRY).next_multiple_of(DEVICE_BLOCK)
+    }
+
+    /// Length of a region with all its blocks.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        if self.blocks_inside {
+            self.blocks_at() + u64::from(self.max_blocks) * u64::from(self.page_size.max(MIN_PAGE_SIZE))
+        } else {
+            self.entries_at()
+        }
+    }
+
+    /// Never: a region has at least its superblocks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
