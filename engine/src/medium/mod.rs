@@ -8,19 +8,23 @@
 //! fence that followed a flush of their line by the same thread; of a [`Disk`], any subset of the 512-byte sectors
 //! written since the last sync, and of one sector all or nothing.
 
+mod disk;
+mod fs;
+#[allow(unsafe_code)]
+mod granule;
+#[allow(unsafe_code)]
+mod mapped;
+#[allow(unsafe_code)]
+mod persist;
+
+pub use crate::base::MediumKind;
+pub use disk::FileDisk;
+pub use fs::{is_network_fs, is_tmpfs, sync_dir};
+pub use mapped::{Mapped, probe};
+pub use persist::Flush;
+
 use crate::base::Result;
 use std::path::Path;
-
-/// What the region lies on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MediumKind {
-    /// Persistent memory mapped with `MAP_SYNC`: survives power loss.
-    Dax,
-    /// Anything else: a log with one flush per batch: survives power loss.
-    File,
-    /// Ordinary memory (tmpfs), executed as `dax`: survives the process, not the machine.
-    Ram,
-}
 
 /// A call site of a flush, a fence or a sync. The simulator deletes one at a time to show that each is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

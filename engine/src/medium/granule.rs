@@ -1,0 +1,90 @@
+//! Copies to and from shared memory in aligned 8-byte granules, each stored or loaded whole by a relaxed atomic access:
+//! what a crash may tear is what [`Pmem`](super::Pmem) says, and a race with another process is no undefined behaviour.
+//! (`memcpy` promises neither.)
+//!
+//! These are the standard library's atomics, not loom's: they lie over raw memory that loom cannot know.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+const GRANULE: usize = 8;
+
+/// Splits `len` bytes at `at` into those before the first granule, whole granules, and those after the last.
+fn split(at: *const u8, len: usize) -> (usize, usize, usize) {
+    let head = at.align_offset(GRANULE).min(len);
+    let granules = (len - head) / GRANULE;
+    (head, granules, len - head - granules * GRANULE)
+}
+
+/// Stores `len` bytes from `from` at `to`.
+///
+/// # Safety
+/// `to` is writable and `from` readable for `len` bytes, and they do not overlap.
+pub(super) unsafe fn store(to: *mut u8, from: *const u8, len: usize) {
+    let (head, granules, tail) = split(to, len);
+    // SAFETY: all offsets are below `len` (caller); `to + head` is aligned to a granule; the source is read unaligned.
+    unsafe {
+        store_bytes(to, from, head);
+        let (to, from) = (to.add(head), from.add(head));
+        for i in 0..granules {
+            let word = from.add(i * GRANULE).cast::<u64>().read_unaligned();
+            AtomicU64::from_ptr(to.add(i * GRANULE).cast()).store(word, Relaxed);
+        }
+        store_bytes(to.add(granules * GRANULE), from.add(granules * GRANULE), tail);
+    }
+}
+
+/// # Safety
+/// As for [`store`].
+unsafe fn store_bytes(to: *mut u8, from: *const u8, len: usize) {
+    for i in 0..len {
+        // SAFETY: below `len` (caller).
+        unsafe { AtomicU8::from_ptr(to.add(i)).store(from.add(i).read(), Relaxed) };
+    }
+}
+
+/// Stores `len` zeros at `to`.
+///
+/// # Safety
+/// `to` is writable for `len` bytes.
+pub(super) unsafe fn zero(to: *mut u8, len: usize) {
+    let (head, granules, tail) = split(to, len);
+    let zeros = [0u8; GRANULE];
+    // SAFETY: as in `store`; head and tail are shorter than a granule, and so than `zeros`.
+    unsafe {
+        store_bytes(to, zeros.as_ptr(), head);
+        let to = to.add(head);
+        for i in 0..granules {
+            AtomicU64::from_ptr(to.add(i * GRANULE).cast()).store(0, Relaxed);
+        }
+        store_bytes(to.add(granules * GRANULE), zeros.as_ptr(), tail);
+    }
+}
+
+/// Loads `into.len()` bytes from `from`.
+///
+/// # Safety
+/// `from` is readable for as many bytes and does not overlap `into`. (Atomic loads of memory mapped read-only are
+/// sound at these sizes.)
+pub(super) unsafe fn load(from: *const u8, into: &mut [u8]) {
+    let (head, granules, tail) = split(from, into.len());
+    let to = into.as_mut_ptr();
+    // SAFETY: as in `store`, with the sides changed.
+    unsafe {
+        load_bytes(from, to, head);
+        let (from, to) = (from.add(head), to.add(head));
+        for i in 0..granules {
+            let word = AtomicU64::from_ptr(from.add(i * GRANULE).cast_mut().cast()).load(Relaxed);
+            to.add(i * GRANULE).cast::<u64>().write_unaligned(word);
+        }
+        load_bytes(from.add(granules * GRANULE), to.add(granules * GRANULE), tail);
+    }
+}
+
+/// # Safety
+/// As for [`load`].
+unsafe fn load_bytes(from: *const u8, to: *mut u8, len: usize) {
+    for i in 0..len {
+        // SAFETY: below `len` (caller).
+        unsafe { to.add(i).write(AtomicU8::from_ptr(from.add(i).cast_mut()).load(Relaxed)) };
+    }
+}
