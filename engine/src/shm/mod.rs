@@ -1,1 +1,46 @@
 //! Layer 2: the shared mapping: segment, liveness, reader slots, gate, writer queue.
+//!
+//! What is here holds for several processes that may each be killed between any two stores. Three rules keep it so:
+//!
+//! 1. Every word has one class of mutator (the slot's owner, the holder of a lock) or is changed by one compare-and-swap.
+//!    The table beside each struct says which, and what a stale read costs.
+//! 2. A lock names its holder as ([`SlotNo`], generation); whether that holder lives is asked of the kernel
+//!    ([`Liveness`]), never of the mapping.
+//! 3. Time decides who is served and when to look again, never who is right: a wrong clock costs fairness only.
+//!
+//! The engine lays out the mapping's header itself and places [`Clock`], [`WriterLock`], [`OwnedLock`] and
+//! [`SlotsHeader`] by offset ([`Segment::at`]).
+
+#[allow(unsafe_code)]
+mod bytes;
+mod clock;
+#[allow(unsafe_code)]
+mod fork;
+mod futex;
+mod gate;
+mod grace;
+#[allow(unsafe_code)]
+mod liveness;
+#[allow(unsafe_code)]
+mod ofd;
+mod queue;
+#[allow(unsafe_code)]
+mod segment;
+#[allow(unsafe_code)]
+mod slot;
+mod slots;
+mod spinlock;
+mod word;
+
+pub use clock::now;
+pub use fork::ForkGuard;
+pub use futex::{wait as futex_wait, wake as futex_wake};
+pub use gate::{Clock, PinAt, Pinned};
+pub use grace::Grace;
+pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness};
+pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
+pub use segment::{Segment, Shared};
+pub use slot::{Slot, SlotNo};
+pub use slots::{Slots, SlotsHeader};
+pub use spinlock::{Lock, OwnedLock};
+pub use word::Holder;

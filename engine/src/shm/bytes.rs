@@ -1,0 +1,66 @@
+//! Copies to and from memory that other processes may store to at the same time.
+//!
+//! A plain `memcpy` that races with a store is undefined behaviour, and the compiler may use that. These copies are, to the
+//! compiler, relaxed atomic accesses: a byte that is raced for comes out old or new, and nothing else happens. Whether the
+//! result may be believed is the caller's protocol (pins, P12) or a checksum.
+
+/// Copies `len` bytes.
+///
+/// # Safety
+/// `src` is readable and `dst` writable for `len` bytes, and they do not overlap.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
+    // SAFETY: the caller's promise. One instruction, opaque to the compiler; the processor moves each byte as a relaxed
+    // atomic would. The direction flag is clear by the calling convention.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") src => _, inout("rdi") dst => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Stores `len` zeros.
+///
+/// # Safety
+/// `dst` is writable for `len` bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn zero(dst: *mut u8, len: usize) {
+    // SAFETY: as in `copy`.
+    unsafe {
+        std::arch::asm!("rep stosb", inout("rcx") len => _, inout("rdi") dst => _, in("al") 0u8,
+            options(nostack, preserves_flags));
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod portable {
+    use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+    /// As on x86-64.
+    ///
+    /// # Safety
+    /// As on x86-64.
+    pub(in super::super) unsafe fn copy(src: *const u8, dst: *mut u8, len: usize) {
+        for i in 0..len {
+            // SAFETY: the caller's promise; a byte has no alignment, and all accesses to it here are atomic.
+            unsafe {
+                let byte = AtomicU8::from_ptr(src.add(i).cast_mut()).load(Relaxed);
+                AtomicU8::from_ptr(dst.add(i)).store(byte, Relaxed);
+            }
+        }
+    }
+
+    /// As on x86-64.
+    ///
+    /// # Safety
+    /// As on x86-64.
+    pub(in super::super) unsafe fn zero(dst: *mut u8, len: usize) {
+        for i in 0..len {
+            // SAFETY: as in `copy`.
+            unsafe { AtomicU8::from_ptr(dst.add(i)).store(0, Relaxed) }
+        }
+    }
+}
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) use portable::{copy, zero};

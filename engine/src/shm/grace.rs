@@ -1,0 +1,68 @@
+//! P12: a block that was removed from every structure is reused when no read that began before can still be at it.
+
+use super::slot::SlotNo;
+use super::slots::Slots;
+use crate::base::sync::{Ordering, fence};
+
+/// A slot that may be using what was removed before the grace began.
+struct Suspect {
+    slot: SlotNo,
+    generation: u32,
+    seq: u64,
+}
+
+/// The time in which readers that were there when it began go away. Begun after what is to be reused was removed.
+pub struct Grace {
+    /// Reads that were in progress.
+    reading: Vec<Suspect>,
+    /// Connections that had pointers, or may have got one from a read in progress.
+    fetched: Vec<Suspect>,
+}
+
+impl Grace {
+    /// Notes who is reading now.
+    #[must_use]
+    pub fn begin(slots: &Slots) -> Grace {
+        // Pairs with the fence of Slot::begin_copy: a read that this scan does not see begins after it and finds nothing.
+        fence(Ordering::SeqCst);
+        let mut grace = Grace { reading: Vec::new(), fetched: Vec::new() };
+        for (no, slot) in slots.used() {
+            let seq = slot.sequence();
+            let suspect = || Suspect { slot: no, generation: slot.generation(), seq };
+            if seq & 1 == 1 {
+                grace.reading.push(suspect());
+            }
+            if seq & 1 == 1 || slot.fetches() != 0 {
+                grace.fetched.push(suspect());
+            }
+        }
+        grace
+    }
+
+    /// True once every read that was in progress has ended, or its slot has changed hands. Pointers handed out are another matter:
+    /// [`fetched`](Self::fetched).
+    pub fn passed(&mut self, slots: &Slots) -> bool {
+        self.reading.retain(|s| {
+            let slot = slots.get(s.slot);
+            slot.sequence() == s.seq && slot.generation() == s.generation
+        });
+        self.reading.is_empty()
+    }
+
+    /// True while a connection may hold a pointer that it got before the grace began: one that had any, or was in the middle of a
+    /// read, and has not been seen without since.
+    pub fn fetched(&mut self, slots: &Slots) -> bool {
+        self.fetched.retain(|s| {
+            let slot = slots.get(s.slot);
+            // The sequence first: a pointer is counted before the read that got it ends.
+            let reading = s.seq & 1 == 1 && slot.sequence() == s.seq;
+            (reading || slot.fetches() != 0) && slot.generation() == s.generation
+        });
+        !self.fetched.is_empty()
+    }
+
+    /// True once what was removed may be reused: neither read nor pointed to.
+    pub fn is_over(&mut self, slots: &Slots) -> bool {
+        self.passed(slots) && !self.fetched(slots)
+    }
+}
