@@ -1,1 +1,3 @@
 //! Test support: the crash simulator.
+
+pub mod sim;

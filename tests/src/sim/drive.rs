@@ -1,0 +1,338 @@
+//! Drives a store through a history, crashes it everywhere, and checks what it recovers.
+
+use super::history::{Shape, Step};
+use super::image::Image;
+use super::model::{Model, Submission};
+use super::oracle::{Policy, mix};
+use super::world::World;
+use nvlite_engine::{MediumKind, Site};
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// A kind of store that can be crashed.
+pub trait Subject {
+    /// An open store.
+    type Db: Db;
+    /// Its media, new and empty.
+    fn media(&self) -> Image;
+    /// What its memory claims to be.
+    fn kind(&self) -> MediumKind;
+    /// Opens what lies on the media of `world`: recovers it, or makes it if there is nothing.
+    fn open(&self, world: &Arc<World>) -> Result<Self::Db, String>;
+}
+
+/// An open store.
+pub trait Db {
+    /// Commits; durable when it returns, if asked for.
+    fn commit(&mut self, submission: &Submission, durable: bool) -> Result<(), String>;
+    /// All bytes of the newest state.
+    fn content(&mut self) -> Result<Vec<u8>, String>;
+    /// Does everything of a commit but the commit.
+    fn abort(&mut self, _submission: &Submission) -> Result<(), String> {
+        Ok(())
+    }
+    /// Reader `reader` begins.
+    fn pin(&mut self, _reader: usize) -> Result<(), String> {
+        Ok(())
+    }
+    /// What it sees; `None` if this store has no readers.
+    fn seen(&mut self, _reader: usize) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+    /// It ends.
+    fn unpin(&mut self, _reader: usize) {}
+    /// What `nvlite_checkpoint()` does.
+    fn checkpoint(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    /// Closes cleanly.
+    fn close(self) -> Result<(), String>
+    where
+        Self: Sized,
+    {
+        Ok(())
+    }
+}
+
+/// How much to explore.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Most points of the log to crash at; all if it has fewer.
+    pub points: usize,
+    /// Most recent events to leave out, to keep alone, and to cut at, one by one.
+    pub singles: usize,
+    /// States by lot, of each kind.
+    pub random: u64,
+    /// Most states to visit by going through all of them.
+    pub exhaust: usize,
+    /// Recovery is crashed too in 1 of this many states; 0 for never.
+    pub nest: u64,
+    /// How deep.
+    pub depth: usize,
+}
+
+impl Plan {
+    /// Everything, for tiny histories.
+    pub const TINY: Plan = Plan { points: usize::MAX, singles: 64, random: 8, exhaust: 200, nest: 7, depth: 2 };
+    /// Samples, for long ones.
+    pub const LONG: Plan = Plan { points: 150, singles: 4, random: 3, exhaust: 0, nest: 40, depth: 1 };
+
+    fn inner(self) -> Plan {
+        Plan { points: 12, singles: 3, random: 1, exhaust: 0, nest: self.nest * 8, depth: self.depth - 1 }
+    }
+}
+
+/// What was explored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Points of logs.
+    pub points: usize,
+    /// Crashed states that were recovered.
+    pub states: usize,
+    /// Those of them that were left by a crash of recovery.
+    pub nested: usize,
+    /// Most units that were open at one point.
+    pub open: usize,
+}
+
+/// A state from which the store did not recover, with what is needed to get there again.
+#[derive(Debug)]
+pub struct Failure {
+    /// The way: at each depth, the number of events before the crash and the policy.
+    pub way: Vec<(usize, Policy)>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (events, policy) in &self.way {
+            write!(f, "crash after {events} events, {policy:?}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+struct Explorer<'a, S> {
+    subject: &'a S,
+    shape: Shape,
+    seed: u64,
+    deleted: Option<Site>,
+    report: Report,
+}
+
+/// A store that was driven through a history, and what was recorded.
+pub struct Recording {
+    /// The machine.
+    pub world: Arc<World>,
+    /// What the database contained after each transaction.
+    pub model: Model,
+}
+
+/// Drives a new store through the history of `shape` and `seed`, and closes it.
+///
+/// # Errors
+/// If the store fails or answers wrongly while nothing crashes.
+pub fn record<S: Subject>(subject: &S, shape: Shape, seed: u64) -> Result<Recording, String> {
+    let world = World::new(subject.media(), subject.kind(), Policy::Newest);
+    let mut db = Some(subject.open(&world)?);
+    let mut model = Model::new(shape.page_size);
+    let mut pinned: HashMap<usize, Vec<u8>> = HashMap::new();
+    for (i, step) in shape.history(seed).iter().enumerate() {
+        let at = |e: String| format!("step {i} {}: {e}", name(step));
+        if matches!(step, Step::Reopen) {
+            pinned.clear();
+            db.take().map_or(Ok(()), Db::close).map_err(at)?;
+            db = Some(subject.open(&world).map_err(at)?);
+        }
+        let db = db.as_mut().ok_or("closed")?;
+        take_step(db, &world, &mut model, &mut pinned, step).map_err(at)?;
+    }
+    if let Some(mut db) = db {
+        let newest = model.newest();
+        model.identify(&db.content()?, newest, newest)?;
+        db.close()?;
+    }
+    Ok(Recording { world, model })
+}
+
+fn name(step: &Step) -> String {
+    match step {
+        Step::Commit(tx, durable) => {
+            format!("commit({} writes, {} pages, durable {durable})", tx.writes.len(), tx.pages)
+        }
+        Step::Abort(tx) => format!("abort({} writes)", tx.writes.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn take_step<D: Db>(
+    db: &mut D,
+    world: &World,
+    model: &mut Model,
+    pinned: &mut HashMap<usize, Vec<u8>>,
+    step: &Step,
+) -> Result<(), String> {
+    match step {
+        Step::Commit(tx, durable) => {
+            let submission = model.submission(tx);
+            world.submitted(submission.number);
+            db.commit(&submission, *durable)?;
+            model.push(tx);
+            if *durable {
+                world.acknowledged(submission.number);
+            }
+        }
+        Step::Abort(tx) => db.abort(&model.submission(tx))?,
+        Step::Pin(reader) => {
+            db.pin(*reader)?;
+            if let Some(seen) = db.seen(*reader)? {
+                model.identify(&seen, 0, model.newest())?;
+                pinned.insert(*reader, seen);
+            }
+        }
+        Step::Unpin(reader) => {
+            if let Some(before) = pinned.remove(reader)
+                && db.seen(*reader)? != Some(before)
+            {
+                return Err(format!("the snapshot of reader {reader} has changed"));
+            }
+            db.unpin(*reader);
+        }
+        Step::Checkpoint => db.checkpoint()?,
+        Step::Reopen => _ = model.identify(&db.content()?, model.newest(), model.newest())?,
+    }
+    Ok(())
+}
+
+/// Crashes what was recorded, as if the site `deleted` persisted nothing, and recovers.
+///
+/// # Errors
+/// The first state from which the store does not recover to a transaction between the last acknowledged and the last submitted.
+pub fn explore<S: Subject>(
+    subject: &S,
+    recording: &Recording,
+    shape: Shape,
+    plan: Plan,
+    seed: u64,
+    deleted: Option<Site>,
+) -> Result<Report, Failure> {
+    let mut explorer = Explorer { subject, shape, seed, deleted, report: Report::default() };
+    explorer.world(&recording.world, &recording.model, plan, &mut Vec::new())?;
+    Ok(explorer.report)
+}
+
+impl<S: Subject> Explorer<'_, S> {
+    fn world(
+        &mut self,
+        world: &World,
+        model: &Model,
+        plan: Plan,
+        way: &mut Vec<(usize, Policy)>,
+    ) -> Result<(), Failure> {
+        let mut points = Vec::new();
+        let mut replay = world.replay(self.deleted);
+        while replay.next_point() {
+            points.push(replay.position());
+        }
+        if points.len() > plan.points {
+            let (all, seed) = (points.len() as u64, mix(self.seed, points.len() as u64));
+            let keep = |i: usize| mix(seed, i as u64) % all < plan.points as u64;
+            points = points.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, point)| *point).collect();
+        }
+        let mut replay = world.replay(self.deleted);
+        for point in points {
+            while replay.position() < point && replay.step() {}
+            self.report.points += 1;
+            self.report.open = self.report.open.max(replay.image().open_units());
+            self.point(replay.image(), point, model, plan, way)?;
+        }
+        Ok(())
+    }
+
+    fn point(
+        &mut self,
+        image: &Image,
+        point: usize,
+        model: &Model,
+        plan: Plan,
+        way: &mut Vec<(usize, Policy)>,
+    ) -> Result<(), Failure> {
+        let mut policies = vec![Policy::Oldest];
+        let stamps = image.open_stamps();
+        if !stamps.is_empty() {
+            policies.push(Policy::Newest);
+            for stamp in stamps.iter().rev().take(plan.singles) {
+                policies.extend([Policy::Without(*stamp), Policy::Only(*stamp), Policy::UpTo(*stamp)]);
+            }
+            for n in 0..plan.random {
+                let seed = mix(self.seed, n + 1000 * point as u64);
+                policies.extend([Policy::Events(seed), Policy::Units(seed)]);
+            }
+        }
+        for policy in policies {
+            self.state(image, point, &policy, model, plan, way)?;
+        }
+        let mut script = (!stamps.is_empty() && plan.exhaust > 0).then(|| Policy::Script(Vec::new()));
+        for _ in 0..plan.exhaust {
+            let Some(policy) = script else { break };
+            script = self.state(image, point, &policy, model, plan, way)?.next_script();
+        }
+        Ok(())
+    }
+
+    fn state(
+        &mut self,
+        image: &Image,
+        point: usize,
+        policy: &Policy,
+        model: &Model,
+        plan: Plan,
+        way: &mut Vec<(usize, Policy)>,
+    ) -> Result<Arc<World>, Failure> {
+        self.report.states += 1;
+        self.report.nested += usize::from(!way.is_empty());
+        way.push((point, policy.clone()));
+        let world = World::new(image.clone(), self.subject.kind(), policy.clone());
+        let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(&world, image, model)));
+        let fail = |way: &[(usize, Policy)], what: String| Failure { way: way.to_vec(), what };
+        let after = match recovered {
+            Ok(Ok(after)) => after,
+            Ok(Err(what)) => return Err(fail(way, what)),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                return Err(fail(way, format!("panic: {}", text.unwrap_or_default())));
+            }
+        };
+        let nested =
+            plan.depth > 0 && plan.nest > 0 && mix(self.seed, self.report.states as u64).is_multiple_of(plan.nest);
+        if nested {
+            self.world(&world, &after, plan.inner(), way)?;
+        }
+        way.pop();
+        Ok(world)
+    }
+
+    /// Recovers, checks, commits twice more, and checks again.
+    fn recover(&self, world: &Arc<World>, image: &Image, model: &Model) -> Result<Model, String> {
+        let mut db = self.subject.open(world).map_err(|e| format!("recovery: {e}"))?;
+        world.materialise();
+        let number = model.identify(&db.content()?, image.acknowledged, image.submitted)?;
+        // What was served once must not go away.
+        world.submitted(number);
+        world.acknowledged(number);
+        let mut after = model.until(number);
+        for i in 0..2 {
+            let tx = self.shape.one(mix(self.seed, number * 2 + i), after.pages());
+            let step = Step::Commit(tx, true);
+            take_step(&mut db, world, &mut after, &mut HashMap::new(), &step)
+                .map_err(|e| format!("commit after recovery: {e}"))?;
+        }
+        let newest = after.newest();
+        after.identify(&db.content()?, newest, newest).map_err(|e| format!("after recovery and two commits: {e}"))?;
+        Ok(after)
+    }
+}

@@ -1,0 +1,123 @@
+//! What the recorder writes down.
+
+use nvlite_engine::Site;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Number of a medium in its world.
+pub type Dev = usize;
+
+/// Number of a thread, from 1 in the order of their first event.
+pub type Thread = u32;
+
+/// One thing that happened. Its number in the log, from 1, is its stamp.
+#[derive(Clone)]
+pub enum Event {
+    /// Whole granules were stored, the first of them number `unit`.
+    Store {
+        /// Where.
+        dev: Dev,
+        /// First granule.
+        unit: u64,
+        /// Their values.
+        words: Arc<[u64]>,
+    },
+    /// Lines were flushed (or stored past the caches) by a thread.
+    Flush {
+        /// Where.
+        dev: Dev,
+        /// Why.
+        site: Site,
+        /// Who.
+        thread: Thread,
+        /// First byte.
+        off: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A thread waited for its flushes.
+    Fence {
+        /// Where.
+        dev: Dev,
+        /// Why.
+        site: Site,
+        /// Who.
+        thread: Thread,
+    },
+    /// Whole sectors were written, the first of them number `unit`; the file is `len` bytes long afterwards.
+    Write {
+        /// Where.
+        dev: Dev,
+        /// First sector.
+        unit: u64,
+        /// Their content.
+        bytes: Arc<[u8]>,
+        /// Length of the file.
+        len: u64,
+    },
+    /// The file was cut or extended.
+    SetLen {
+        /// Where.
+        dev: Dev,
+        /// Length of the file.
+        len: u64,
+    },
+    /// Everything written to the file is persistent.
+    Sync {
+        /// Where.
+        dev: Dev,
+        /// Why.
+        site: Site,
+    },
+    /// An open granule of the crashed medium was read: this is what it holds.
+    SawWord {
+        /// Where.
+        dev: Dev,
+        /// The granule.
+        unit: u64,
+        /// Its value.
+        word: u64,
+    },
+    /// An open sector of the crashed medium was read: this is what it holds.
+    SawSector {
+        /// Where.
+        dev: Dev,
+        /// The sector.
+        unit: u64,
+        /// Its content.
+        bytes: Arc<[u8]>,
+    },
+    /// The length of the crashed file was asked for: this is it.
+    SawLen {
+        /// Where.
+        dev: Dev,
+        /// The length.
+        len: u64,
+    },
+    /// A transaction with this number is about to be committed: from here on it may survive.
+    Submitted(u64),
+    /// The transaction was acknowledged as durable: from here on it must survive.
+    Acknowledged(u64),
+}
+
+impl Event {
+    /// The site, if this makes something persistent.
+    pub fn persists(&self) -> Option<Site> {
+        match self {
+            Event::Fence { site, .. } | Event::Sync { site, .. } => Some(*site),
+            _ => None,
+        }
+    }
+
+    /// True for the two notes that the workload leaves.
+    pub fn is_mark(&self) -> bool {
+        matches!(self, Event::Submitted(_) | Event::Acknowledged(_))
+    }
+}
+
+/// The calling thread's number.
+pub fn this_thread() -> Thread {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    thread_local!(static NUMBER: Thread = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}

@@ -1,0 +1,170 @@
+//! Histories to drive a store through.
+
+use super::model::{Tx, Write};
+use super::oracle::mix;
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A transaction; acknowledged as durable if the flag says so.
+    Commit(Tx, bool),
+    /// A transaction that is written and prepared, and then rolled back.
+    Abort(Tx),
+    /// A reader begins a transaction; it must see the same until it ends.
+    Pin(usize),
+    /// It compares what it sees with what it saw, and ends.
+    Unpin(usize),
+    /// What `nvlite_checkpoint()` does.
+    Checkpoint,
+    /// The store is closed cleanly and opened again.
+    Reopen,
+}
+
+/// What a generated history looks like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Steps.
+    pub steps: usize,
+    /// Page size.
+    pub page_size: usize,
+    /// The database grows up to this.
+    pub max_pages: u32,
+    /// Most pages that a transaction writes.
+    pub max_writes: u32,
+    /// In 1 of this many writes the whole page is new; else a few bytes are.
+    pub whole: u64,
+    /// Readers that come and go.
+    pub readers: usize,
+    /// Every so many steps a checkpoint; 0 for never.
+    pub checkpoints: u64,
+    /// Every so many steps a close and open; 0 for never.
+    pub reopens: u64,
+    /// In 1 of this many transactions nobody waits for durability; 0 for never.
+    pub lazy: u64,
+    /// In 1 of this many transactions the database shrinks; 0 for never.
+    pub shrinks: u64,
+}
+
+impl Shape {
+    /// Few transactions over few pages, for exhaustive exploration.
+    pub const TINY: Shape = Shape {
+        steps: 3,
+        page_size: 512,
+        max_pages: 3,
+        max_writes: 2,
+        whole: 4,
+        readers: 0,
+        checkpoints: 0,
+        reopens: 0,
+        lazy: 0,
+        shrinks: 0,
+    };
+
+    /// Hundreds of transactions of every kind.
+    pub const LONG: Shape = Shape {
+        steps: 300,
+        page_size: 1024,
+        max_pages: 120,
+        max_writes: 8,
+        whole: 4,
+        readers: 3,
+        checkpoints: 40,
+        reopens: 150,
+        lazy: 5,
+        shrinks: 20,
+    };
+
+    /// A history of this shape.
+    pub fn history(&self, seed: u64) -> Vec<Step> {
+        let mut lot = Lot { seed, drawn: 0 };
+        let mut pages = 0;
+        let mut pinned = vec![false; self.readers];
+        let mut steps = Vec::new();
+        let every = |n: u64, lot: &mut Lot| n > 0 && lot.below(n) == 0;
+        while steps.len() < self.steps {
+            if every(self.checkpoints, &mut lot) {
+                steps.push(Step::Checkpoint);
+            } else if every(self.reopens, &mut lot) {
+                pinned.fill(false);
+                steps.push(Step::Reopen);
+            } else if self.readers > 0 && lot.below(6) == 0 {
+                let reader = lot.below(self.readers as u64) as usize;
+                pinned[reader] = !pinned[reader];
+                steps.push(if pinned[reader] { Step::Pin(reader) } else { Step::Unpin(reader) });
+            } else {
+                let tx = self.tx(&mut lot, pages);
+                if self.steps > 10 && lot.below(12) == 0 {
+                    steps.push(Step::Abort(tx));
+                } else {
+                    pages = tx.pages;
+                    let lazy = every(self.lazy, &mut lot);
+                    steps.push(Step::Commit(tx, !lazy));
+                }
+            }
+        }
+        steps
+    }
+
+    /// One transaction on a database of `pages`, by lot.
+    pub fn one(&self, seed: u64, pages: u32) -> Tx {
+        self.tx(&mut Lot { seed, drawn: 0 }, pages)
+    }
+
+    fn tx(&self, lot: &mut Lot, pages: u32) -> Tx {
+        let mut tx = Tx { writes: Vec::new(), pages: pages.max(1) };
+        if self.shrinks > 0 && pages > 4 && lot.below(self.shrinks) == 0 {
+            tx.pages = 1 + lot.below(u64::from(pages) - 1) as u32;
+        } else if lot.below(3) == 0 || pages == 0 {
+            // New pages are written whole, as SQLite does.
+            let grown = (tx.pages + lot.below(u64::from(self.max_writes)) as u32).min(self.max_pages);
+            (pages.max(1) + 1..=grown).for_each(|page| tx.writes.push(self.whole_page(lot, page)));
+            tx.pages = grown;
+        }
+        for _ in 0..lot.below(u64::from(self.max_writes)) + 1 {
+            let page = 1 + lot.below(u64::from(tx.pages)) as u32;
+            tx.writes.push(if lot.below(self.whole) == 0 {
+                self.whole_page(lot, page)
+            } else {
+                self.few_bytes(lot, page)
+            });
+        }
+        tx
+    }
+
+    fn first_byte(page: u32) -> usize {
+        if page == 1 { 100 } else { 0 }
+    }
+
+    fn whole_page(&self, lot: &mut Lot, page: u32) -> Write {
+        let at = Self::first_byte(page);
+        Write { page, at, bytes: lot.bytes(self.page_size - at) }
+    }
+
+    fn few_bytes(&self, lot: &mut Lot, page: u32) -> Write {
+        let first = Self::first_byte(page);
+        let len = 1 + lot.below(40) as usize;
+        let at = first + lot.below((self.page_size - first - len) as u64) as usize;
+        Write { page, at, bytes: lot.bytes(len) }
+    }
+}
+
+/// Draws lots, reproducibly.
+struct Lot {
+    seed: u64,
+    drawn: u64,
+}
+
+impl Lot {
+    fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        mix(self.seed, self.drawn)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.draw() % n
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len.div_ceil(8)).flat_map(|_| self.draw().to_le_bytes()).take(len).collect()
+    }
+}
