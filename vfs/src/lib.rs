@@ -1,1 +1,43 @@
-//! The VFS.
+//! nvlite as a VFS of SQLite.
+//!
+//! A Rust program that links SQLite calls [`open`], or [`register`] and then opens `file:app.db?vfs=nvlite` as it likes.
+//! A program that loads SQLite's extensions at run time uses the library that `nvlite-ext` builds on [`load`].
+//!
+//! How SQLite's calls are served: [`vfs`](mod@vfs) decides whether a file is ours; [`file`] is a connection's database
+//! file, which attaches to the engine through [`registry`] at its first lock; [`base`] lets the engine reach the base
+//! file through the default VFS; [`error`] turns what goes wrong into SQLite's codes.
+#![deny(unsafe_code)]
+
+mod api;
+mod base;
+mod config;
+mod error;
+mod file;
+mod instance;
+mod journal;
+mod load;
+mod lock;
+mod mark;
+mod names;
+mod open;
+mod registry;
+mod sql;
+mod sys;
+mod vfs;
+
+pub use load::load;
+pub use open::{Medium, OpenOptions, open};
+
+/// Registers the VFS `nvlite` in the SQLite that is linked into this program, and its SQL functions on every connection
+/// opened from then on. Idempotent.
+///
+/// # Errors
+/// SQLite's, if it refuses the registration.
+pub fn register() -> rusqlite::Result<()> {
+    match instance::register(api::Api::linked()) {
+        Ok(_) | Err(sys::SQLITE_OK) => Ok(()),
+        Err(code) => {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some("nvlite: cannot register".into())))
+        }
+    }
+}

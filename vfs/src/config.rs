@@ -1,0 +1,172 @@
+//! What a connection asks for: URI parameters, else environment variables `NVLITE_<NAME>`, else defaults.
+
+use crate::error::{Failure, Outcome};
+use crate::sys::SQLITE_CANTOPEN;
+use nvlite_engine::base::limits::{DEFAULT_REGION, MIN_REGION};
+use nvlite_engine::{MediumKind, Options};
+use std::path::PathBuf;
+
+/// What a connection asks for. `None` is "not said".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `medium=auto|dax|file|ram`; `auto` is `None`.
+    pub medium: Option<MediumKind>,
+    /// `region_dir=DIR`.
+    pub region_dir: Option<PathBuf>,
+    /// `region=SIZE`, bytes.
+    pub region: Option<u64>,
+    /// `keep_region=1`.
+    pub keep_region: bool,
+    /// `journal_mode_reply=wal`: what `PRAGMA journal_mode` is to answer.
+    pub reply_wal: bool,
+}
+
+impl Config {
+    /// Reads every parameter through `get`, which knows the URI.
+    ///
+    /// # Errors
+    /// A value that cannot be understood: the message names parameter, value and what would be right.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Outcome<Config> {
+        let get = |name: &str| {
+            get(name)
+                .or_else(|| std::env::var(format!("NVLITE_{}", name.to_ascii_uppercase())).ok())
+                .filter(|value| !value.is_empty())
+        };
+        let mut config = Config::default();
+        if let Some(value) = get("medium") {
+            config.medium = parse_medium(&value)?;
+        }
+        if let Some(value) = get("region") {
+            let size = parse_size(&value).filter(|size| *size >= MIN_REGION);
+            config.region = Some(size.ok_or_else(|| bad("region", &value, "a size of at least 1MiB, such as 64MiB"))?);
+        }
+        config.region_dir = get("region_dir").map(PathBuf::from);
+        if let Some(value) = get("keep_region") {
+            config.keep_region = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0 or 1"))?;
+        }
+        if let Some(value) = get("journal_mode_reply") {
+            config.reply_wal = match value.to_ascii_lowercase().as_str() {
+                "wal" => true,
+                "memory" => false,
+                _ => return Err(bad("journal_mode_reply", &value, "wal or memory")),
+            };
+        }
+        Ok(config)
+    }
+
+    /// For the engine.
+    #[must_use]
+    pub fn options(&self, read_only: bool) -> Options {
+        Options {
+            medium: self.medium,
+            region_dir: self.region_dir.clone(),
+            region: self.region.unwrap_or(DEFAULT_REGION),
+            keep_region: self.keep_region,
+            read_only,
+        }
+    }
+}
+
+fn bad(parameter: &str, value: &str, right: &str) -> Failure {
+    Failure::Told(SQLITE_CANTOPEN, format!("parameter {parameter}: '{value}' is not {right}"))
+}
+
+fn parse_medium(value: &str) -> Outcome<Option<MediumKind>> {
+    Ok(match value.to_ascii_lowercase().as_str() {
+        "auto" => None,
+        "dax" => Some(MediumKind::Dax),
+        "file" => Some(MediumKind::File),
+        "ram" => Some(MediumKind::Ram),
+        _ => return Err(bad("medium", value, "auto, dax, file or ram")),
+    })
+}
+
+fn parse_bool(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "on" | "yes" | "true" => Some(true),
+        "0" | "off" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// `64MiB` style: a number and B, K, KB, KiB, M, ..., T, TB, TiB (all powers of 1024).
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = text[digits..].trim().to_ascii_lowercase();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// True if `name` matches `pattern`, where `*` stands for any bytes and `?` for one. A pattern without `/` is compared
+/// with the last component; several are separated by `,`.
+#[must_use]
+pub fn name_matches(patterns: &str, name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    patterns.split(',').any(|pattern| {
+        let subject = if pattern.contains('/') { name } else { last };
+        glob(pattern.trim().as_bytes(), subject.as_bytes())
+    })
+}
+
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.first(), text.first()) {
+        (None, None) => true,
+        (Some(b'*'), _) => glob(&pattern[1..], text) || (!text.is_empty() && glob(pattern, &text[1..])),
+        (Some(b'?'), Some(_)) => glob(&pattern[1..], &text[1..]),
+        (Some(a), Some(b)) if a == b => glob(&pattern[1..], &text[1..]),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Outcome<Config> {
+        Config::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned()))
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("4096", 4096), ("64MiB", 64 << 20), ("2g", 2 << 30), ("8 kb", 8192), ("1B", 1)] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "5x", "-1", "99999999999999999999", "16777216T"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_values_name_their_parameter() {
+        for (name, value) in [
+            ("medium", "disk"),
+            ("region", "many"),
+            ("region", "4k"),
+            ("keep_region", "2"),
+            ("journal_mode_reply", "x"),
+        ] {
+            let failure = read(&[(name, value)]).expect_err(value);
+            assert!(failure.message().contains(name) && failure.message().contains(value), "{}", failure.message());
+        }
+        let config = read(&[("medium", "RAM"), ("region", "64MiB"), ("region_dir", "/x")]).expect("good values");
+        assert_eq!(config.medium, Some(MediumKind::Ram));
+        assert_eq!(config.region, Some(64 << 20));
+    }
+
+    #[test]
+    fn patterns() {
+        assert!(name_matches("*.db", "/a/b/app.db") && !name_matches("*.db", "/a/app.sqlite"));
+        assert!(name_matches("x*, app.?b", "/a/app.db") && name_matches("/srv/*/app.db", "/srv/1/app.db"));
+        assert!(!name_matches("", "/a/app.db"));
+    }
+}

@@ -1,0 +1,127 @@
+//! xFileControl: one arm per operation that a VFS may answer. What is not here is SQLITE_NOTFOUND, never SQLITE_OK.
+#![allow(unsafe_code)]
+
+use super::{Conn, pragma};
+use crate::error::{Failure, Outcome};
+use crate::sys::*;
+use nvlite_engine::Error;
+use std::ffi::{c_char, c_int, c_void};
+
+/// An argument of the documented type. Where the argument is null there is nothing to answer.
+///
+/// # Safety
+/// `argument` is null or points at a `T` that SQLite lets us change during this call.
+unsafe fn slot<'a, T>(argument: *mut c_void) -> Outcome<&'a mut T> {
+    // SAFETY: as the caller promises.
+    unsafe { argument.cast::<T>().as_mut() }.ok_or(Failure::Code(SQLITE_MISUSE))
+}
+
+impl Conn {
+    /// xFileControl.
+    ///
+    /// # Safety
+    /// `argument` is what SQLite documents for `op`.
+    pub(super) unsafe fn control(&mut self, op: c_int, argument: *mut c_void) -> Outcome {
+        // SAFETY: each `slot` and each call names the documented type of its operation.
+        unsafe {
+            match op {
+                SQLITE_FCNTL_SYNC => self.prepare()?,
+                SQLITE_FCNTL_COMMIT_PHASETWO => self.commit()?,
+                SQLITE_FCNTL_PRAGMA => return pragma::answer(self, argument.cast()),
+                SQLITE_FCNTL_LOCKSTATE => *slot::<c_int>(argument)? = self.level as c_int,
+                SQLITE_FCNTL_LAST_ERRNO => *slot::<c_int>(argument)? = self.last_errno,
+                SQLITE_FCNTL_SIZE_HINT | SQLITE_FCNTL_OVERWRITE => {
+                    let hint = if argument.is_null() { 0 } else { *slot::<sqlite3_int64>(argument)? };
+                    self.hint(hint);
+                }
+                // Allocation is the engine's own affair; psow cannot be turned off, so there is nothing to lose by saying yes.
+                SQLITE_FCNTL_CHUNK_SIZE | SQLITE_FCNTL_BLOCK_ON_CONNECT => {}
+                SQLITE_FCNTL_POWERSAFE_OVERWRITE => *slot::<c_int>(argument)? = 1,
+                SQLITE_FCNTL_VFSNAME => {
+                    *slot::<*mut c_char>(argument)? = self.instance.api.alloc_text(&self.instance.full_name());
+                }
+                // Both are addresses that SQLite keeps valid until xClose. The handler itself is never called from here:
+                // the queue works through xSleep (P11).
+                SQLITE_FCNTL_PDB => self.db = argument.cast(),
+                SQLITE_FCNTL_BUSYHANDLER => self.busy_handler = argument.cast(),
+                SQLITE_FCNTL_TEMPFILENAME => *slot::<*mut c_char>(argument)? = self.temp_name()?,
+                SQLITE_FCNTL_MMAP_SIZE => {
+                    let limit = slot::<sqlite3_int64>(argument)?;
+                    let asked = std::mem::replace(limit, self.mmap_limit);
+                    if asked >= 0 {
+                        self.mmap_limit = asked;
+                    }
+                }
+                // A base that was replaced fails the region (P14) where it matters; journals do not depend on it.
+                SQLITE_FCNTL_HAS_MOVED => *slot::<c_int>(argument)? = 0,
+                SQLITE_FCNTL_LOCK_TIMEOUT => {
+                    let timeout = slot::<c_int>(argument)?;
+                    std::mem::swap(timeout, &mut self.lock_timeout);
+                }
+                SQLITE_FCNTL_EXTERNAL_READER => {
+                    *slot::<c_int>(argument)? = c_int::from(self.session()?.external_reader());
+                }
+                SQLITE_FCNTL_FILESTAT => self.file_stat(argument.cast()),
+                _ => return Err(Failure::Code(SQLITE_NOTFOUND)),
+            }
+        }
+        Ok(())
+    }
+
+    /// `SQLITE_FCNTL_SYNC`: every error of a transaction is returned here (P1). Never `SQLITE_BUSY`, after which an explicit
+    /// COMMIT would leave the transaction open.
+    fn prepare(&mut self) -> Outcome {
+        self.sync.prepared();
+        if self.lock_lost {
+            return Err(Failure::Code(SQLITE_IOERR_LOCK));
+        }
+        let Some(link) = &mut self.link else { return Ok(()) };
+        match link.session.prepare() {
+            Err(Error::Busy(what)) => Err(Failure::Told(SQLITE_IOERR_LOCK, format!("busy while preparing: {what}"))),
+            other => Ok(other?),
+        }
+    }
+
+    /// `SQLITE_FCNTL_COMMIT_PHASETWO`.
+    fn commit(&mut self) -> Outcome {
+        let durability = self.sync.durability();
+        match &mut self.link {
+            Some(link) => Ok(link.session.commit(durability)?),
+            None => Ok(()),
+        }
+    }
+
+    fn hint(&mut self, size: sqlite3_int64) {
+        if let (Some(link), Ok(size)) = (&mut self.link, u64::try_from(size)) {
+            link.session.size_hint(size);
+        }
+    }
+
+    fn temp_name(&self) -> Outcome<*mut c_char> {
+        self.base().open_file()?.temp_name().ok_or(Failure::Code(SQLITE_NOTFOUND))
+    }
+
+    /// `SQLITE_FCNTL_FILESTAT` (3.51 and later): diagnostics, as JSON.
+    fn file_stat(&mut self, into: *mut sqlite3_str) {
+        let snapshot = self.link.as_ref().and_then(|link| link.session.snapshot()).map_or(0, |jci| jci.0);
+        let text = format!(
+            r#"{{"vfs":"nvlite","attached":{},"lock":{},"snapshot":{snapshot}}}"#,
+            self.link.is_some(),
+            self.level as c_int
+        );
+        let length = c_int::try_from(text.len()).unwrap_or(0);
+        // SAFETY: a string builder of SQLite's, and as many bytes as there are.
+        unsafe { (self.instance.api.str_append)(into, text.as_ptr().cast(), length) }
+    }
+
+    /// True if the connection is surely outside a transaction.
+    pub(super) fn in_autocommit(&self) -> bool {
+        // SAFETY: `db` is null or the address that SQLite gave with FCNTL_PDB, which holds the connection that is calling us.
+        unsafe {
+            match self.db.as_ref() {
+                Some(db) if !db.is_null() => (self.instance.api.get_autocommit)(*db) != 0,
+                _ => false,
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading and writing.
+
+use super::Conn;
+use crate::error::{Failure, Outcome};
+use crate::mark::{HEADER, normalise};
+use crate::sys::{SQLITE_IOERR_LOCK, SQLITE_IOERR_SHORT_READ};
+
+impl Conn {
+    /// xRead. "If xRead() returns SQLITE_IOERR_SHORT_READ it must also fill in the unread portions of the buffer with zeros."
+    pub(super) fn read(&mut self, offset: u64, into: &mut [u8]) -> Outcome {
+        let found = if self.link.is_none() && offset == 0 && into.len() <= HEADER && !self.asked.immutable {
+            self.read_header(into)?
+        } else {
+            self.session()?.read(offset, into)?
+        };
+        if found < into.len() { Err(Failure::Code(SQLITE_IOERR_SHORT_READ)) } else { Ok(()) }
+    }
+
+    /// The read at open, without a lock: SQLite takes page size and reserved bytes from it, and asks again under a lock.
+    fn read_header(&mut self, into: &mut [u8]) -> Outcome<usize> {
+        let mut header = match self.header.take() {
+            Some(header) => header,
+            None => self.base().header()?.0,
+        };
+        let found = if header[..16].iter().any(|b| *b != 0) { into.len() } else { 0 };
+        normalise(&mut header);
+        into.copy_from_slice(&header[..into.len()]);
+        Ok(found)
+    }
+
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Outcome {
+        self.may_write()?;
+        Ok(self.session()?.write(offset, bytes)?)
+    }
+
+    pub(super) fn truncate(&mut self, size: u64) -> Outcome {
+        self.may_write()?;
+        Ok(self.session()?.truncate(size)?)
+    }
+
+    fn may_write(&self) -> Outcome {
+        if self.read_only {
+            return Err(self.refuse_write());
+        }
+        if self.lock_lost { Err(Failure::Code(SQLITE_IOERR_LOCK)) } else { Ok(()) }
+    }
+
+    pub(super) fn size(&mut self) -> Outcome<u64> {
+        Ok(self.session()?.size()?)
+    }
+
+    /// xFetch: null is always a good answer, so nothing here is an error.
+    pub(super) fn fetch(&mut self, offset: u64, length: usize) -> Option<*const u8> {
+        let end = offset.checked_add(length as u64)?;
+        if i64::try_from(end).ok()? > self.mmap_limit {
+            return None;
+        }
+        self.link.as_mut()?.session.fetch(offset, length).ok().flatten()
+    }
+
+    pub(super) fn unfetch(&mut self, offset: u64, pointer: *const u8) {
+        if let Some(link) = self.link.as_mut().filter(|_| !pointer.is_null()) {
+            link.session.unfetch(offset, pointer);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A connection's main database file: what it asked for, its session in the engine, its lock level.
+
+mod control;
+mod io;
+mod methods;
+mod pragma;
+mod sync;
+
+pub use methods::{OurFile, conn_of, install, is_ours};
+
+use crate::base::VfsBase;
+use crate::config::Config;
+use crate::error::{Failure, Outcome, tell};
+use crate::instance::Instance;
+use crate::lock::{Level, Step};
+use crate::mark::HEADER;
+use crate::names;
+use crate::registry::{self, Key, Lease};
+use crate::sys::*;
+use nvlite_engine::{BaseOpener, Error, Session, Store};
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a URI asks for.
+pub struct Asked {
+    /// The engine's options and how pragmas are answered.
+    pub config: Config,
+    /// `immutable=1`: one snapshot from open to close.
+    pub immutable: bool,
+}
+
+impl Asked {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// A bad value, or `nolock=1`: without locks there is no snapshot and no writer (P14).
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Outcome<Asked> {
+        let set = |name: &str| {
+            get(name).is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true"))
+        };
+        if set("nolock") {
+            return Err(Failure::Told(SQLITE_CANTOPEN, "parameter nolock: nvlite cannot do without locks".into()));
+        }
+        Ok(Asked { immutable: set("immutable"), config: Config::read(&get)? })
+    }
+}
+
+/// The attachment of a connection. Field order is drop order: the session ends before its store may.
+struct Link {
+    session: ManuallyDrop<Session>,
+    lease: ManuallyDrop<Lease>,
+}
+
+/// A connection's main database file.
+pub struct Conn {
+    instance: &'static Instance,
+    path: PathBuf,
+    asked: Asked,
+    read_only: bool,
+    link: Option<Link>,
+    /// The header as it was at open, for the one read that SQLite sends without a lock.
+    header: Option<[u8; HEADER]>,
+    level: Level,
+    sync: sync::Tracker,
+    /// `SQLITE_FCNTL_MMAP_SIZE`.
+    mmap_limit: i64,
+    /// `SQLITE_FCNTL_LOCK_TIMEOUT`, kept to be answered: waiting is the busy handler's (P11).
+    lock_timeout: c_int,
+    /// `SQLITE_FCNTL_PDB`: the place of the connection, which shared-cache mode changes.
+    db: *const *mut sqlite3,
+    /// `SQLITE_FCNTL_BUSYHANDLER`: function and argument.
+    busy_handler: *const [*mut c_void; 2],
+    last_errno: i32,
+    /// A write could not be ordered (P6): nothing more until xUnlock(NONE).
+    lock_lost: bool,
+    /// A panic was caught: nothing more at all.
+    poisoned: bool,
+}
+
+impl Conn {
+    /// A connection that is not attached yet.
+    #[must_use]
+    pub fn new(
+        instance: &'static Instance,
+        path: &Path,
+        asked: Asked,
+        read_only: bool,
+        header: Option<[u8; HEADER]>,
+    ) -> Conn {
+        names::add(path);
+        Conn {
+            instance,
+            path: path.to_owned(),
+            asked,
+            read_only,
+            link: None,
+            header,
+            level: Level::None,
+            sync: sync::Tracker::default(),
+            mmap_limit: 0,
+            lock_timeout: 0,
+            db: std::ptr::null(),
+            busy_handler: std::ptr::null(),
+            last_errno: 0,
+            lock_lost: false,
+            poisoned: false,
+        }
+    }
+
+    /// The session, attaching first if need be.
+    fn session(&mut self) -> Outcome<&mut Session> {
+        if self.link.is_none() {
+            self.attach()?;
+        }
+        Ok(&mut self.link.as_mut().expect("attached above").session)
+    }
+
+    /// The store, attaching first if need be.
+    ///
+    /// # Errors
+    /// As [`Store::attach`].
+    pub fn store(&mut self) -> Outcome<&Arc<Store>> {
+        self.session()?;
+        Ok(self.link.as_ref().expect("attached above").lease.store())
+    }
+
+    /// True inside a write transaction.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.level >= Level::Reserved || self.link.as_ref().is_some_and(|link| link.session.is_writing())
+    }
+
+    fn base(&self) -> VfsBase {
+        VfsBase::new(self.instance, &self.path, self.read_only)
+    }
+
+    #[cold]
+    fn attach(&mut self) -> Outcome {
+        let base = self.base();
+        let Some((device, inode)) = base.identity()? else {
+            return Err(Error::cant_open(&self.path, "the file is gone").into());
+        };
+        // A reader joins the attachment that may write, if there is one.
+        let writable = Key { device, inode, read_only: false };
+        let read_only = self.read_only && !registry::is_attached(writable);
+        let lease =
+            registry::lease(Key { read_only, ..writable }, Arc::new(base), &self.asked.config.options(read_only))?;
+        let mut session = lease.store().session()?;
+        if self.asked.immutable {
+            session.begin_read()?;
+        }
+        self.link = Some(Link { session: ManuallyDrop::new(session), lease: ManuallyDrop::new(lease) });
+        self.header = None;
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Outcome {
+        let Some(Link { session, lease }) = self.link.take() else { return Ok(()) };
+        if lease.is_inherited() {
+            // In a forked child both belong to the parent; they are left as they are.
+            return Ok(());
+        }
+        drop(ManuallyDrop::into_inner(session));
+        Ok(ManuallyDrop::into_inner(lease).close()?)
+    }
+
+    fn lock(&mut self, to: Level) -> Outcome {
+        let step = self.level.raise(to).ok_or(Failure::Code(SQLITE_MISUSE))?;
+        match step {
+            Step::Pin => self.session()?.begin_read()?,
+            Step::Write if self.read_only => return Err(self.refuse_write()),
+            Step::Write => self.session()?.begin_write()?,
+            Step::Nothing | Step::EndWrite | Step::EndRead => {}
+        }
+        self.level = self.level.max(to);
+        Ok(())
+    }
+
+    fn unlock(&mut self, to: Level) -> Outcome {
+        let step = self.level.lower(to).ok_or(Failure::Code(SQLITE_MISUSE))?;
+        if let Some(link) = &mut self.link {
+            match step {
+                Step::EndWrite => link.session.end_write(),
+                Step::EndRead => link.session.end_read(),
+                Step::Nothing | Step::Pin | Step::Write => {}
+            }
+        }
+        self.level = self.level.min(to);
+        if to == Level::None {
+            self.lock_lost = false;
+        }
+        Ok(())
+    }
+
+    fn refuse_write(&self) -> Failure {
+        Failure::Engine(Error::ReadOnly { path: self.path.clone(), reason: "opened for reading only".into() })
+    }
+
+    /// Tells a failure, remembers it, and answers its code.
+    fn report(&mut self, failure: &Failure) -> c_int {
+        if !failure.is_ordinary() {
+            self.last_errno = failure.codes().1;
+        }
+        if matches!(failure, Failure::Engine(Error::LockLost)) {
+            self.lock_lost = true;
+        }
+        tell(&self.instance.api, &self.path, failure)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        names::remove(&self.path);
+        if let Err(failure) = self.detach() {
+            self.report(&failure);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The databases that this process has open through nvlite, by name: for the calls that SQLite makes about a journal
+//! (`xAccess` twice in every transaction, P8), which carry nothing but a name.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+static OPEN: LazyLock<RwLock<HashMap<PathBuf, usize>>> = LazyLock::new(Default::default);
+
+/// Set once a main database was handed to the default VFS; until then every journal that is asked for is one of ours.
+static STOCK_SEEN: AtomicBool = AtomicBool::new(false);
+
+/// A connection opened `path`.
+pub fn add(path: &Path) {
+    *OPEN.write().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default() += 1;
+}
+
+/// A connection closed `path`.
+pub fn remove(path: &Path) {
+    let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
+    if let Some(count) = open.get_mut(path) {
+        *count -= 1;
+        if *count == 0 {
+            open.remove(path);
+        }
+    }
+}
+
+/// From now on some journals are the default VFS's business.
+pub fn stock_seen() {
+    STOCK_SEEN.store(true, Ordering::Relaxed);
+}
+
+/// True if `name` is the journal or WAL of a database that is open through nvlite. No system call.
+#[must_use]
+pub fn is_our_journal(name: &[u8]) -> bool {
+    let Some(database) = database_of(name) else { return false };
+    !STOCK_SEEN.load(Ordering::Relaxed) || is_open(database)
+}
+
+fn database_of(name: &[u8]) -> Option<&Path> {
+    let database = name.strip_suffix(b"-journal").or_else(|| name.strip_suffix(b"-wal"))?;
+    Some(Path::new(OsStr::from_bytes(database)))
+}
+
+fn is_open(path: &Path) -> bool {
+    OPEN.read().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+}
+
+/// As [`is_our_journal`], but only for a database that is open now: for calls that change something.
+#[must_use]
+pub fn is_journal_of_open(name: &[u8]) -> bool {
+    database_of(name).is_some_and(is_open)
+}

@@ -1,0 +1,175 @@
+//! One [`Store`] per database and process, shared by its connections: attached with the first, closed with the last.
+
+use nvlite_engine::{BaseOpener, Error, MediumKind, Options, Result, Store};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What makes two names the same database: device, inode; and whether it may be written, which is a property of an attachment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// Device of the base file.
+    pub device: u64,
+    /// Inode of the base file.
+    pub inode: u64,
+    /// An attachment without the right to write.
+    pub read_only: bool,
+}
+
+/// A database of this process. Its lock is held over attach and close, so that a connection that comes in the middle
+/// of either waits for its end.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<Attached>,
+}
+
+#[derive(Default)]
+struct Attached {
+    store: Option<Arc<Store>>,
+    users: usize,
+}
+
+type Slots = Mutex<HashMap<Key, Arc<Slot>>>;
+
+/// The slots of one process.
+struct Registry {
+    process: u32,
+    slots: Slots,
+}
+
+static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The registry of this process. A forked child starts an empty one: the parent's stores are not its own, and the
+/// parent's locks may have been held in the middle of the fork.
+#[allow(unsafe_code)]
+fn registry() -> &'static Registry {
+    let process = std::process::id();
+    loop {
+        let seen = CURRENT.load(Ordering::Acquire);
+        // SAFETY: a registry is never freed once it is published here.
+        if let Some(registry) = unsafe { seen.as_ref() }.filter(|r| r.process == process) {
+            return registry;
+        }
+        let fresh = Box::into_raw(Box::new(Registry { process, slots: Mutex::default() }));
+        if CURRENT.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: it was not published; nobody else has the pointer.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection's share in a [`Store`].
+pub struct Lease {
+    key: Key,
+    slot: Arc<Slot>,
+    store: Option<Arc<Store>>,
+    process: u32,
+}
+
+impl Lease {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        self.store.as_ref().expect("a lease has its store until it is dropped")
+    }
+
+    /// True in a child that inherited the lease by fork.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Gives the share back; the last one closes the store.
+    ///
+    /// # Errors
+    /// What [`Store::close`] answers.
+    pub fn close(mut self) -> Result<()> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Result<()> {
+        let Some(store) = self.store.take() else { return Ok(()) };
+        if self.is_inherited() {
+            // The parent's: whatever its end would do to the files is the parent's to do.
+            std::mem::forget(store);
+            return Ok(());
+        }
+        let mut state = lock(&self.slot.state);
+        state.users -= 1;
+        drop(store);
+        let result = match state.users {
+            0 => state.store.take().map_or(Ok(()), Store::close),
+            _ => Ok(()),
+        };
+        drop(state);
+        self.forget_slot();
+        result
+    }
+
+    /// Takes an unused slot out of the map, unless somebody else is on the way to it.
+    fn forget_slot(&self) {
+        let mut slots = lock(&registry().slots);
+        let unused = |slot: &Arc<Slot>| Arc::strong_count(slot) == 2 && lock(&slot.state).users == 0;
+        if slots.get(&self.key).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot) && unused(slot)) {
+            slots.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Errors are told by those who call `close`.
+        let _ = self.give_back();
+    }
+}
+
+/// True if this process is attached to the database and is not in the middle of attaching or closing.
+#[must_use]
+pub fn is_attached(key: Key) -> bool {
+    let slot = lock(&registry().slots).get(&key).cloned();
+    slot.is_some_and(|slot| slot.state.try_lock().is_ok_and(|state| state.store.is_some()))
+}
+
+/// A share in the store of `key`, attaching if this process is not attached yet.
+///
+/// # Errors
+/// What [`Store::attach`] answers, and options that contradict those of the attachment.
+pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<Lease> {
+    let slot = Arc::clone(lock(&registry().slots).entry(key).or_default());
+    let mut lease = Lease { key, slot, store: None, process: std::process::id() };
+    let slot = Arc::clone(&lease.slot);
+    let mut state = lock(&slot.state);
+    match &state.store {
+        Some(store) => agree(store, base.as_ref(), options)?,
+        None => state.store = Some(Store::attach(base, options)?),
+    }
+    state.users += 1;
+    lease.store.clone_from(&state.store);
+    Ok(lease)
+}
+
+/// What a later connection asks for must be what the first one got.
+fn agree(store: &Store, base: &dyn BaseOpener, options: &Options) -> Result<()> {
+    let word = |kind| match kind {
+        MediumKind::Dax => "dax",
+        MediumKind::File => "file",
+        MediumKind::Ram => "ram",
+    };
+    if let Some(asked) = options.medium.filter(|asked| *asked != store.medium()) {
+        let reason = format!("open in this process with medium={}, not {}", word(store.medium()), word(asked));
+        return Err(Error::cant_open(base.path(), reason));
+    }
+    let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);
+    let region = store.region_path();
+    let place = canonical(region.parent().map(PathBuf::from).unwrap_or_default());
+    if let Some(asked) = options.region_dir.clone().map(canonical).filter(|asked| *asked != place) {
+        let reason = format!("open in this process with region_dir={}, not {}", place.display(), asked.display());
+        return Err(Error::cant_open(base.path(), reason));
+    }
+    Ok(())
+}
