@@ -1,3 +1,4 @@
 //! Test support: the crash simulator.
 
+pub mod plain_base;
 pub mod sim;
