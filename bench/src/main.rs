@@ -1,2 +1,57 @@
-//! The bench.
-fn main() {}
+//! Compares nvlite with stock SQLite, by turns in one run.
+//!
+//! A run loads one stock file and gives every system a copy of it ([`systems`]). Then the systems work by turns of a
+//! fraction of a second ([`turns`]), each with its own threads and connections ([`crew`]), on one of the [`workloads`]
+//! ([`tpcc`] the largest of them). After the last turn every database is checked; one that is not consistent fails the
+//! run. The [`stats`] are ratios within a round, of which the median counts; [`report`], [`table`] and [`chart`] show
+//! them.
+
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+mod chart;
+mod cli;
+mod clock;
+mod compare;
+mod crew;
+mod error;
+#[allow(unsafe_code)]
+mod fair_vfs;
+mod machine;
+mod place;
+mod queue;
+mod quiet;
+mod report;
+mod session;
+mod stats;
+mod syscalls;
+mod systems;
+mod table;
+mod tpcc;
+mod turns;
+mod workloads;
+mod zipf;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command.unwrap_or_else(default_command) {
+        Command::Compare(run) => run.resolve().and_then(|run| compare::run(&run)),
+        Command::Count(count) => syscalls::run(&count),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nvlite-bench: {error}");
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// `compare` as if it had been named without options.
+fn default_command() -> Command {
+    Cli::parse_from(["nvlite-bench", "compare"]).command.expect("a command was given")
+}

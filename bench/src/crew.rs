@@ -1,0 +1,199 @@
+//! The threads of one system: each owns a connection, sleeps until its system's turn, and works until the turn ends.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rusqlite::Connection;
+
+use crate::clock::thread_cpu;
+use crate::error::{Error, Result};
+use crate::systems::Instance;
+use crate::workloads::{Plan, Worker};
+
+/// Latencies in nanoseconds, to three digits.
+pub type Latencies = Histogram<u64>;
+
+/// What one thread did in a turn.
+#[derive(Clone, Debug)]
+pub struct Shift {
+    /// Transactions by label.
+    pub done: Vec<u64>,
+    /// From its start to the end of its last transaction.
+    pub elapsed: Duration,
+    /// CPU time of the thread, in nanoseconds.
+    pub cpu: u64,
+}
+
+/// What a thread leaves at its end; nothing if it failed.
+type Leaving = Option<(Connection, Vec<Latencies>)>;
+
+enum Order {
+    Work { until: Instant },
+    Count { transactions: u64 },
+    ForgetLatencies,
+    Tidy,
+}
+
+enum Answer {
+    Ready,
+    Worked(Shift),
+    Tidied(bool),
+}
+
+/// The threads.
+pub struct Crew {
+    system: &'static str,
+    orders: Vec<Sender<Order>>,
+    answers: Receiver<Result<Answer>>,
+    threads: Vec<JoinHandle<Leaving>>,
+}
+
+impl Crew {
+    /// Connects as many threads as the plan wants, and waits until all are ready.
+    pub fn hire(instance: &Instance, plan: &Plan) -> Result<Self> {
+        let (answer, answers) = channel();
+        let system = instance.system.name();
+        let mut crew = Self { system, orders: Vec::new(), answers, threads: Vec::new() };
+        for id in 0..plan.workers() {
+            let (conn, queue) = (instance.connect()?, instance.queue.clone());
+            let (order, orders) = channel();
+            let (plan, answer) = (plan.clone(), answer.clone());
+            crew.orders.push(order);
+            crew.threads.push(std::thread::spawn(move || {
+                let latencies = match plan.worker(&conn, queue, id) {
+                    Ok(mut worker) => serve(&mut *worker, plan.labels().len(), &orders, &answer),
+                    Err(error) => Err(error),
+                };
+                match latencies {
+                    Ok(latencies) => Some((conn, latencies)),
+                    Err(error) => {
+                        // The other end is gone only when the run is being given up.
+                        let _ = answer.send(Err(error));
+                        None
+                    }
+                }
+            }));
+        }
+        for _ in 0..crew.threads.len() {
+            crew.answer()?;
+        }
+        Ok(crew)
+    }
+
+    /// A turn of this length; every thread's shift.
+    pub fn work(&self, length: Duration) -> Result<Vec<Shift>> {
+        let until = Instant::now() + length;
+        self.shifts(|| Order::Work { until })
+    }
+
+    /// A turn of so many transactions per thread.
+    pub fn count(&self, transactions: u64) -> Result<Vec<Shift>> {
+        self.shifts(|| Order::Count { transactions })
+    }
+
+    /// Forgets the latencies of the warm-up.
+    pub fn forget_latencies(&self) {
+        self.orders.iter().for_each(|order| self.send(order, Order::ForgetLatencies));
+    }
+
+    /// Brings the database back to size if it has grown; tells whether it did.
+    pub fn tidy(&self) -> Result<bool> {
+        self.send(&self.orders[0], Order::Tidy);
+        Ok(matches!(self.answer()?, Answer::Tidied(true)))
+    }
+
+    /// Ends the threads; returns their connections, and the latencies by label.
+    pub fn dismiss(self) -> Result<(Vec<Connection>, Vec<Latencies>)> {
+        drop(self.orders);
+        let mut connections = Vec::new();
+        let mut total: Vec<Latencies> = Vec::new();
+        for thread in self.threads {
+            let Ok(Some((connection, latencies))) = thread.join() else {
+                return Err(Error::Inconsistent(format!("a thread of {} died", self.system)));
+            };
+            connections.push(connection);
+            if total.is_empty() {
+                total = latencies;
+            } else {
+                for (sum, part) in total.iter_mut().zip(&latencies) {
+                    sum.add(part).map_err(|error| Error::Inconsistent(error.to_string()))?;
+                }
+            }
+        }
+        Ok((connections, total))
+    }
+
+    fn shifts(&self, order: impl Fn() -> Order) -> Result<Vec<Shift>> {
+        self.orders.iter().for_each(|worker| self.send(worker, order()));
+        let mut shifts = Vec::with_capacity(self.orders.len());
+        while shifts.len() < self.orders.len() {
+            if let Answer::Worked(shift) = self.answer()? {
+                shifts.push(shift);
+            }
+        }
+        Ok(shifts)
+    }
+
+    fn send(&self, worker: &Sender<Order>, order: Order) {
+        // A thread that is gone has left its error among the answers, or none and `answer` says so.
+        let _ = worker.send(order);
+    }
+
+    fn answer(&self) -> Result<Answer> {
+        let died = |_| Error::Inconsistent(format!("the threads of {} died", self.system));
+        let answer = self.answers.recv().map_err(died)?;
+        answer.map_err(|source| Error::System { system: self.system, source: Box::new(source) })
+    }
+}
+
+/// A thread's life between its first and its last order.
+fn serve(
+    worker: &mut dyn Worker,
+    labels: usize,
+    orders: &Receiver<Order>,
+    answer: &Sender<Result<Answer>>,
+) -> Result<Vec<Latencies>> {
+    let mut latencies: Vec<Latencies> = (0..labels).map(|_| new_latencies()).collect();
+    // Nobody listens any more when the run is being given up: the next order will not come either.
+    let tell = |news| drop(answer.send(Ok(news)));
+    tell(Answer::Ready);
+    while let Ok(order) = orders.recv() {
+        match order {
+            Order::Work { until } => tell(Answer::Worked(shift(worker, &mut latencies, |now, _| now < until)?)),
+            Order::Count { transactions } => {
+                tell(Answer::Worked(shift(worker, &mut latencies, |_, done| done < transactions)?));
+            }
+            Order::ForgetLatencies => latencies.iter_mut().for_each(Latencies::reset),
+            Order::Tidy => tell(Answer::Tidied(worker.tidy()?)),
+        }
+    }
+    Ok(latencies)
+}
+
+fn shift(
+    worker: &mut dyn Worker,
+    latencies: &mut [Latencies],
+    goes_on: impl Fn(Instant, u64) -> bool,
+) -> Result<Shift> {
+    let mut done = vec![0; latencies.len()];
+    let mut count = 0;
+    let (start, cpu) = (Instant::now(), thread_cpu());
+    let mut last = start;
+    while goes_on(last, count) {
+        let label = worker.run_one()?;
+        let now = Instant::now();
+        let nanoseconds = u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX);
+        latencies[label].saturating_record(nanoseconds.max(1));
+        done[label] += 1;
+        count += 1;
+        last = now;
+    }
+    Ok(Shift { done, elapsed: last - start, cpu: thread_cpu() - cpu })
+}
+
+/// An empty histogram up to ten minutes.
+pub fn new_latencies() -> Latencies {
+    Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("these bounds are valid")
+}

@@ -1,0 +1,130 @@
+//! One connection's transactions: begin, commit, and the retry that a busy database asks for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, Statement};
+
+use crate::error::{Context, Error, Result};
+use crate::queue::FairQueue;
+
+/// Longer than this without success, and the system has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a transaction's body wants it to end.
+pub enum End<T> {
+    /// Commit.
+    Commit(T),
+    /// Roll back on purpose.
+    Rollback(T),
+}
+
+/// Runs transactions on one connection, writers behind the queue if there is one.
+pub struct Session<'c> {
+    conn: &'c Connection,
+    queue: Option<Arc<FairQueue>>,
+    begin_immediate: Statement<'c>,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    rollback: Statement<'c>,
+}
+
+impl<'c> Session<'c> {
+    /// Prepares the four transaction statements.
+    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>) -> Result<Self> {
+        let prepare = |sql| conn.prepare(sql).during(sql);
+        Ok(Self {
+            conn,
+            queue,
+            begin_immediate: prepare("BEGIN IMMEDIATE")?,
+            begin: prepare("BEGIN")?,
+            commit: prepare("COMMIT")?,
+            rollback: prepare("ROLLBACK")?,
+        })
+    }
+
+    /// A write transaction: `BEGIN IMMEDIATE`, the body, `COMMIT`; from the start again when the database is busy.
+    pub fn write<T>(&mut self, mut body: impl FnMut() -> rusqlite::Result<End<T>>) -> Result<T> {
+        let queue = self.queue.clone();
+        let _turn = queue.as_ref().map(|queue| queue.enter());
+        persist(|| Self::attempt(self.conn, &mut self.begin_immediate, &mut self.commit, &mut self.rollback, &mut body))
+    }
+
+    /// A read transaction: `BEGIN`, the body, `COMMIT`.
+    pub fn read<T>(&mut self, mut body: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
+        let mut body = || body().map(End::Commit);
+        persist(|| Self::attempt(self.conn, &mut self.begin, &mut self.commit, &mut self.rollback, &mut body))
+    }
+
+    /// A transaction of one writing statement.
+    pub fn write_one<T>(&mut self, statement: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
+        let _turn = self.queue.as_ref().map(|queue| queue.enter());
+        persist(statement)
+    }
+
+    /// A transaction of one reading statement.
+    pub fn read_one<T>(&mut self, statement: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
+        persist(statement)
+    }
+
+    fn attempt<T>(
+        conn: &Connection,
+        begin: &mut Statement<'c>,
+        commit: &mut Statement<'c>,
+        rollback: &mut Statement<'c>,
+        body: &mut impl FnMut() -> rusqlite::Result<End<T>>,
+    ) -> rusqlite::Result<T> {
+        begin.execute(())?;
+        let result = match body() {
+            Ok(End::Commit(value)) => commit.execute(()).map(|_| value),
+            Ok(End::Rollback(value)) => return rollback.execute(()).map(|_| value),
+            Err(error) => Err(error),
+        };
+        if result.is_err() && !conn.is_autocommit() {
+            rollback.execute(())?;
+        }
+        result
+    }
+}
+
+/// Tries again while the database is busy.
+fn persist<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
+    let mut since = None;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if is_busy(&error) => {
+                if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return Err(error).during("waiting for a busy database for a minute");
+                }
+            }
+            Err(error) => return Err(Error::from(error)),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_body_leaves_no_transaction_open() {
+        let conn = Connection::open_in_memory().expect("memory");
+        conn.execute_batch("CREATE TABLE t(x)").expect("schema");
+        let mut session = Session::new(&conn, None).expect("session");
+        let mut insert = conn.prepare("INSERT INTO t VALUES(1)").expect("prepare");
+        let failed = session.write(|| -> rusqlite::Result<End<()>> {
+            insert.execute(())?;
+            Err(rusqlite::Error::QueryReturnedNoRows)
+        });
+        assert!(failed.is_err() && conn.is_autocommit());
+        session.write(|| insert.execute(()).map(End::Rollback)).expect("rolled back");
+        session.write(|| insert.execute(()).map(End::Commit)).expect("committed");
+        let rows: i64 = conn.query_row("SELECT count(*) FROM t", (), |row| row.get(0)).expect("count");
+        assert_eq!(rows, 1);
+    }
+}

@@ -1,0 +1,219 @@
+//! The systems that are compared: how each is set up from one loaded file, and how a connection to it is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::cli::{Job, Level, Medium};
+use crate::error::{Context, Error, Result};
+use crate::fair_vfs;
+use crate::queue::FairQueue;
+
+/// Page size of every database.
+pub const PAGE_SIZE: u32 = 4096;
+
+/// A system under comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum System {
+    /// SQLite with nvlite's VFS.
+    Nvlite,
+    /// Stock SQLite, WAL, synchronous=FULL.
+    WalFull,
+    /// The same with fdatasync, its writers behind a fair queue in the application.
+    WalFair,
+    /// Stock SQLite, WAL, synchronous=NORMAL.
+    WalNormal,
+    /// `:memory:`, one connection.
+    Memory,
+    /// SQLite's memdb VFS, shared by the threads.
+    Memdb,
+}
+
+impl System {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            System::Nvlite => "nvlite",
+            System::WalFull => "wal_full",
+            System::WalFair => "wal_fair",
+            System::WalNormal => "wal_normal",
+            System::Memory => "memory",
+            System::Memdb => "memdb",
+        }
+    }
+}
+
+/// One system with its loaded database.
+pub struct Instance {
+    /// Which system.
+    pub system: System,
+    /// The queue before its write transactions, if it has one.
+    pub queue: Option<Arc<FairQueue>>,
+    job: Job,
+    /// The loaded file that `:memory:` is filled from.
+    source: PathBuf,
+    /// Its own file, where it has one.
+    file: PathBuf,
+    uri: String,
+    /// Keeps a shared in-memory database alive.
+    _keeper: Option<Connection>,
+}
+
+impl Instance {
+    /// Gives `system` a copy of the database `source` under `dir`.
+    pub fn create(system: System, source: &Path, dir: &Path, job: &Job) -> Result<Self> {
+        let file = dir.join(format!("{}.db", system.name()));
+        let path = escape(&file);
+        let mut instance = Self {
+            system,
+            queue: None,
+            job: job.clone(),
+            source: source.to_owned(),
+            uri: format!("file:{path}"),
+            file,
+            _keeper: None,
+        };
+        match system {
+            System::Nvlite => {
+                register_nvlite()?;
+                instance.copy_file()?;
+                instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
+                drop(instance.connect()?);
+            }
+            System::WalFair => {
+                fair_vfs::register()?;
+                instance.queue = Some(Arc::default());
+                let name = fair_vfs::NAME.to_string_lossy();
+                instance.uri = format!("file:{path}?vfs={name}");
+                instance.copy_file()?;
+                instance.enable_wal()?;
+            }
+            System::WalFull | System::WalNormal => {
+                instance.copy_file()?;
+                instance.enable_wal()?;
+            }
+            System::Memory => instance.uri = ":memory:".to_owned(),
+            System::Memdb => {
+                instance.uri = format!("file:/{}-{path}?vfs=memdb", std::process::id());
+                let mut keeper = instance.connect()?;
+                fill(&instance.source, &mut keeper)?;
+                instance._keeper = Some(keeper);
+            }
+        }
+        Ok(instance)
+    }
+
+    /// Opens a connection with the run's settings.
+    pub fn connect(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_URI
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(&self.uri, flags).during(&format!("opening {}", self.uri))?;
+        if self.system == System::Memory {
+            fill(&self.source, &mut conn)?;
+        }
+        configure(&conn, self.synchronous(), &self.job)?;
+        Ok(conn)
+    }
+
+    /// The file that a clean close leaves to stock SQLite, if this system promises one.
+    pub fn stock_file(&self) -> Option<&Path> {
+        matches!(self.system, System::Nvlite).then_some(&self.file)
+    }
+
+    fn synchronous(&self) -> &'static str {
+        match (self.system, self.job.level) {
+            (System::Nvlite, Level::Full) | (System::WalFull | System::WalFair, _) => "FULL",
+            (System::Nvlite, Level::Normal) | (System::WalNormal, _) => "NORMAL",
+            (System::Nvlite, Level::Off) | (System::Memory | System::Memdb, _) => "OFF",
+        }
+    }
+
+    fn copy_file(&self) -> Result<()> {
+        std::fs::copy(&self.source, &self.file).map_err(|error| Error::io(&self.file, error))?;
+        Ok(())
+    }
+
+    fn enable_wal(&self) -> Result<()> {
+        let conn = self.connect()?;
+        let mode: String =
+            conn.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0)).during("PRAGMA journal_mode=WAL")?;
+        if mode == "wal" { Ok(()) } else { Err(Error::Usage(format!("{}: no WAL, but {mode}", self.uri))) }
+    }
+}
+
+/// The settings that every connection gets, whatever the system.
+fn configure(conn: &Connection, synchronous: &str, job: &Job) -> Result<()> {
+    conn.busy_timeout(Duration::from_secs(10)).during("PRAGMA busy_timeout")?;
+    conn.pragma_update(None, "cache_size", -i64::from(job.cache)).during("PRAGMA cache_size")?;
+    conn.pragma_update(None, "synchronous", synchronous).during("PRAGMA synchronous")?;
+    if let Some(mib) = job.mmap {
+        let sql = format!("PRAGMA mmap_size={}", u64::from(mib) << 20);
+        conn.query_row(&sql, (), |_| Ok(())).or_else(no_row_is_fine).during("PRAGMA mmap_size")?;
+    }
+    let page_size: u32 = conn.query_row("PRAGMA page_size", (), |row| row.get(0)).during("PRAGMA page_size")?;
+    if page_size == PAGE_SIZE { Ok(()) } else { Err(Error::Usage(format!("page size {page_size}, not {PAGE_SIZE}"))) }
+}
+
+fn no_row_is_fine(error: rusqlite::Error) -> rusqlite::Result<()> {
+    if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) }
+}
+
+/// Copies the file `source` into an in-memory database, page by page.
+fn fill(source: &Path, target: &mut Connection) -> Result<()> {
+    let source = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_ONLY).during("opening the load")?;
+    let copy =
+        |target: &mut Connection| Backup::new(&source, target)?.run_to_completion(i32::MAX, Duration::ZERO, None);
+    copy(target).during("copying the load into memory")
+}
+
+/// Makes nvlite's VFS known to the linked SQLite.
+fn register_nvlite() -> Result<()> {
+    Err(Error::Usage("nvlite's VFS is not linked into this build yet; use --peers-only".to_owned()))
+}
+
+fn nvlite_parameters(job: &Job) -> String {
+    let medium = match job.medium {
+        Medium::Ram => "ram",
+        Medium::File => "file",
+    };
+    let region = job.region.as_ref().map(|size| format!("&region={size}")).unwrap_or_default();
+    format!("medium={medium}{region}")
+}
+
+/// A path as part of a URI.
+fn escape(path: &Path) -> String {
+    let special = |c: char| matches!(c, '%' | '?' | '#');
+    let text = path.to_string_lossy();
+    text.chars().fold(String::new(), |mut out, c| {
+        if special(c) {
+            out.push_str(&format!("%{:02x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_in_a_uri() {
+        assert_eq!(escape(Path::new("/a b/50%?#x")), "/a b/50%25%3f%23x");
+    }
+
+    #[test]
+    fn names_on_the_command_line_and_in_reports_agree() {
+        for system in System::value_variants() {
+            assert_eq!(System::from_str(system.name(), false), Ok(*system));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The table on the terminal.
+
+use std::fmt::Write;
+
+use crate::report::Report;
+use crate::stats::Summary;
+
+/// Counts that have a column of their own.
+const COLUMNS: [(&str, &str); 3] =
+    [("write_calls", "writes/tx"), ("bytes_written", "bytes/tx"), ("system_calls", "syscalls/tx")];
+
+/// The whole report in text.
+pub fn render(report: &Report) -> String {
+    let mut out = format!("{}\n\n", report.benchmark.title());
+    systems(report, &mut out);
+    classes(report, &mut out);
+    other_counts(report, &mut out);
+    out.push('\n');
+    ratios(report, &mut out);
+    let machine = &report.machine;
+    let _ = writeln!(
+        out,
+        "\nConsistent after the run: {}.\n{}, {} logical processors, Linux {}, {}; SQLite {}, {} build.",
+        report.systems.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
+        machine.cpu,
+        machine.cores,
+        machine.kernel,
+        machine.file_system,
+        report.versions.sqlite,
+        report.versions.build
+    );
+    out
+}
+
+fn systems(report: &Report, out: &mut String) {
+    let counts = COLUMNS.iter().filter(|(name, _)| report.systems.iter().any(|(_, f)| f.counts.contains_key(*name)));
+    let counts: Vec<_> = counts.collect();
+    let _ = write!(
+        out,
+        "{:<12}{:>10}{:>20}{:>11}{:>11}{:>10}{:>10}{:>10}{:>6}",
+        "system", "tx/s", "min .. max", "CPU us/tx", "background", "p50 us", "p99 us", "p99.9 us", "fair"
+    );
+    for (_, title) in &counts {
+        let _ = write!(out, "{title:>13}");
+    }
+    out.push('\n');
+    for (name, figures) in &report.systems {
+        let spread = format!("{} .. {}", short(figures.throughput_min), short(figures.throughput_max));
+        let latency = figures.latency_us;
+        let _ = write!(
+            out,
+            "{name:<12}{:>10}{spread:>20}{:>11}{:>11}{:>10}{:>10}{:>10}{:>6.2}",
+            short(figures.throughput),
+            short(figures.cpu_us_per_tx),
+            short(figures.background_cpu_us_per_tx),
+            short(latency.p50),
+            short(latency.p99),
+            short(latency.p999),
+            figures.fairness
+        );
+        for (key, _) in &counts {
+            let _ = write!(out, "{:>13}", figures.counts.get(*key).map_or_else(|| "-".to_owned(), |&n| short(n)));
+        }
+        out.push('\n');
+    }
+}
+
+/// Rates and latencies by kind, where each has threads of its own; the JSON has them always.
+fn classes(report: &Report, out: &mut String) {
+    if !report.benchmark.roles {
+        return;
+    }
+    let _ = writeln!(out, "\n{:<12}{:<24}{:>10}{:>10}{:>10}{:>10}", "", "kind", "tx/s", "p50 us", "p99 us", "p99.9 us");
+    for (name, figures) in &report.systems {
+        for (kind, class) in &figures.classes {
+            let (rate, latency) = (short(class.throughput), class.latency_us);
+            let [p50, p99, p999] = [latency.p50, latency.p99, latency.p999].map(short);
+            let _ = writeln!(out, "{name:<12}{kind:<24}{rate:>10}{p50:>10}{p99:>10}{p999:>10}");
+        }
+    }
+}
+
+fn other_counts(report: &Report, out: &mut String) {
+    for (name, figures) in &report.systems {
+        let known = |count: &str| count == "read_calls" || COLUMNS.iter().any(|(column, _)| *column == count);
+        let others = figures.counts.iter().filter(|(count, value)| !known(count) && **value != 0.0);
+        let text: Vec<String> = others.map(|(count, &value)| format!("{count} {}", short(value))).collect();
+        if !text.is_empty() {
+            let _ = writeln!(out, "\n{name}, per transaction: {}", text.join(", "));
+        }
+    }
+}
+
+fn ratios(report: &Report, out: &mut String) {
+    let _ =
+        writeln!(out, "{:<24}{:>8}{:>18}{:>11}{:>18}", "throughput ratio", "wall", "min .. max", "CPU", "min .. max");
+    let rank = |name: &str| report.systems.iter().position(|(system, _)| *system == name);
+    for (pair, ratio) in &report.ratios {
+        let Some((first, second)) = pair.split_once('/') else { continue };
+        if rank(first) > rank(second) {
+            continue;
+        }
+        let (wall, wall_spread) = columns(ratio.wall);
+        let (cpu, cpu_spread) = columns(ratio.cpu);
+        let _ = writeln!(out, "{pair:<24}{wall:>8}{wall_spread:>18}{cpu:>11}{cpu_spread:>18}");
+        for (role, wall) in &ratio.roles {
+            let (wall, spread) = columns(*wall);
+            let _ = writeln!(out, "{:<24}{wall:>8}{spread:>18}", format!("  {role}"));
+        }
+    }
+}
+
+fn columns(summary: Option<Summary>) -> (String, String) {
+    match summary {
+        None => ("-".to_owned(), "-".to_owned()),
+        Some(Summary { median, min, max }) => (format!("{median:.2}"), format!("{min:.2} .. {max:.2}")),
+    }
+}
+
+/// Three digits that matter.
+fn short(figure: f64) -> String {
+    match figure.abs() {
+        size if size == 0.0 || size >= 100.0 => format!("{figure:.0}"),
+        size if size >= 10.0 => format!("{figure:.1}"),
+        size if size >= 0.01 => format!("{figure:.2}"),
+        _ => format!("{figure:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn figures_keep_the_digits_that_matter() {
+        assert_eq!([0.0, 123.4, 12.34, 1.234, 0.012, 0.001].map(short), ["0", "123", "12.3", "1.23", "0.01", "1.0e-3"]);
+    }
+}

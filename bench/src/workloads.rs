@@ -1,0 +1,163 @@
+//! What is run: the work of one thread, how its database is loaded, and how it is checked afterwards.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::cli::{Job, Kind};
+use crate::error::Result;
+use crate::queue::FairQueue;
+use crate::tpcc;
+use crate::zipf::Zipf;
+
+mod mixed;
+mod rows;
+mod single;
+
+/// One thread's work on one connection.
+pub trait Worker {
+    /// Runs one transaction to its end; tells its index in [`Plan::labels`].
+    fn run_one(&mut self) -> Result<usize>;
+
+    /// Between turns, untimed: brings the database back to size if it has grown. Tells whether it did.
+    fn tidy(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+/// The work of a run.
+#[derive(Clone)]
+pub struct Plan {
+    kind: Kind,
+    threads: usize,
+    rows: u32,
+    seed: u64,
+    scale: tpcc::Scale,
+    zipf: Option<Arc<Zipf>>,
+}
+
+impl Plan {
+    /// The work that the command line asks for.
+    pub fn new(job: &Job) -> Self {
+        Self {
+            kind: job.workload,
+            threads: usize::from(job.threads),
+            rows: job.rows,
+            seed: job.seed,
+            scale: tpcc::Scale::new(job.warehouses, job.scale),
+            zipf: (job.workload == Kind::Zipf).then(|| Arc::new(Zipf::new(job.rows, 0.99))),
+        }
+    }
+
+    /// The kinds of transactions, in the order of their indices.
+    pub fn labels(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Tpcc => tpcc::LABELS,
+            Kind::Insert => &["insert"],
+            Kind::Update => &["update"],
+            Kind::Read => &["read"],
+            Kind::Mixed => &["writer", "reader"],
+            Kind::Zipf => &["read", "update"],
+        }
+    }
+
+    /// Whether transactions of this label count for the throughput. In `mixed` it is the writer's; the readers' stands
+    /// beside it.
+    pub fn is_scored(&self, label: usize) -> bool {
+        self.kind != Kind::Mixed || label == 0
+    }
+
+    /// Whether each label has threads of its own, so that rates by label are worth comparing.
+    pub fn has_roles(&self) -> bool {
+        self.kind == Kind::Mixed
+    }
+
+    /// How many threads take part.
+    pub fn workers(&self) -> usize {
+        if self.kind == Kind::Mixed { self.threads.max(4) } else { self.threads }
+    }
+
+    /// Fills an empty database.
+    pub fn load(&self, conn: &Connection) -> Result<()> {
+        match self.kind {
+            Kind::Tpcc => tpcc::load(conn, self.scale, self.seed),
+            Kind::Insert => rows::load(conn, 0),
+            _ => rows::load(conn, self.rows),
+        }
+    }
+
+    /// The work of thread number `id`.
+    pub fn worker<'c>(
+        &self,
+        conn: &'c Connection,
+        queue: Option<Arc<FairQueue>>,
+        id: usize,
+    ) -> Result<Box<dyn Worker + 'c>> {
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(id as u64);
+        Ok(match self.kind {
+            Kind::Tpcc => Box::new(tpcc::Terminal::new(conn, queue, self.scale, id, seed)?),
+            Kind::Insert => Box::new(single::Insert::new(conn, queue, self.rows, seed)?),
+            Kind::Update => Box::new(single::Update::new(conn, queue, self.rows, seed)?),
+            Kind::Read => Box::new(single::Read::new(conn, queue, self.rows, seed)?),
+            Kind::Mixed if id == 0 => Box::new(mixed::Writer::new(conn, queue, self.rows, seed)?),
+            Kind::Mixed => Box::new(mixed::Reader::new(conn, self.rows, seed)?),
+            Kind::Zipf => {
+                let zipf = self.zipf.clone().unwrap_or_else(|| Arc::new(Zipf::new(self.rows, 0.99)));
+                Box::new(single::Skewed::new(conn, queue, zipf, seed)?)
+            }
+        })
+    }
+
+    /// Checks the database against the transactions (by label) that were committed since it was loaded or tidied.
+    pub fn check(&self, conn: &Connection, committed: &[u64]) -> Result<()> {
+        match self.kind {
+            Kind::Tpcc => tpcc::check(conn, self.scale, Some(committed))?,
+            Kind::Insert => rows::check_count(conn, committed[0])?,
+            Kind::Update => rows::check_sum(conn, self.rows, committed[0])?,
+            Kind::Zipf => rows::check_sum(conn, self.rows, committed[1])?,
+            Kind::Read | Kind::Mixed => rows::check_sum(conn, self.rows, 0)?,
+        }
+        rows::check_structure(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Compare;
+
+    /// Every small workload runs in memory, and its check notices one row changed behind its back.
+    #[test]
+    fn checks_accept_the_run_and_refuse_a_tampered_table() {
+        for kind in ["insert", "update", "read", "zipf"] {
+            let plan = Plan::new(&Compare::parsed(&["--rows", "500", "--workload", kind]).job);
+            let conn = Connection::open_in_memory().expect("memory");
+            plan.load(&conn).expect("load");
+            let mut committed = vec![0; plan.labels().len()];
+            let mut worker = plan.worker(&conn, None, 0).expect("worker");
+            for _ in 0..300 {
+                committed[worker.run_one().expect("transaction")] += 1;
+            }
+            drop(worker);
+            plan.check(&conn, &committed).expect(kind);
+            let tamper = if kind == "insert" { "DELETE FROM t WHERE id=1" } else { "UPDATE t SET v=v+1 WHERE id=1" };
+            conn.execute(tamper, ()).expect("tamper");
+            assert!(plan.check(&conn, &committed).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_inserted_table_is_emptied_when_large() {
+        let plan = Plan::new(&Compare::parsed(&["--rows", "100", "--workload", "insert"]).job);
+        let conn = Connection::open_in_memory().expect("memory");
+        plan.load(&conn).expect("load");
+        let mut worker = plan.worker(&conn, None, 0).expect("worker");
+        assert!(!worker.tidy().expect("tidy"));
+        for _ in 0..101 {
+            worker.run_one().expect("insert");
+        }
+        assert!(worker.tidy().expect("tidy"));
+        drop(worker);
+        plan.check(&conn, &[0]).expect("empty");
+    }
+}
