@@ -28,7 +28,7 @@ const SLEEPERS: u32 = 2;
 /// Counts closings in the bits above.
 const TURN: u32 = 4;
 /// Turns of the loop before going to sleep; the gate is closed for some microseconds.
-const SPINS: u32 = if cfg!(loom) { 2 } else { 400 };
+const SPINS: u32 = if cfg!(loom) { 1 } else { 1000 };
 /// How long to sleep at the gate before looking whether its owner lives.
 const SLICE: Duration = Duration::from_millis(10);
 
@@ -146,7 +146,6 @@ impl Clock {
             PinAt::Visible => &self.visible,
             PinAt::Published => &self.published,
         };
-        let mut turns = 0;
         loop {
             let newest = Jci(word.load(Ordering::Acquire));
             let jci = at_least.map_or(newest, |own| own.max(newest));
@@ -154,27 +153,38 @@ impl Clock {
             // Pairs with the fences of close_gate and set_visible: see the head of this file.
             fence(Ordering::SeqCst);
             // The gate first: read the other way round, a commit between the two loads would pass unseen.
-            let gate = self.gate.load(Ordering::Acquire);
-            if gate & CLOSED == 0 && word.load(Ordering::Acquire) == newest.0 {
+            let open = self.gate.load(Ordering::Acquire) & CLOSED == 0;
+            if open && word.load(Ordering::Acquire) == newest.0 {
                 return Pinned::At(jci);
             }
             slot.unpin();
-            turns += 1;
-            if gate & CLOSED == 0 || turns < SPINS {
-                spin();
-                continue;
-            }
-            self.sleep_at_gate(gate);
-            if let Some(owner) = self.gate_owner().filter(|&owner| !alive(owner)) {
+            if !open && let Some(owner) = self.wait_at_gate(alive) {
                 return Pinned::OwnerDead(owner);
             }
         }
     }
 
-    fn sleep_at_gate(&self, gate: u32) {
-        let marked = gate | SLEEPERS;
-        if gate == marked || self.gate.compare_exchange(gate, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            futex::wait(&self.gate, marked, Some(SLICE));
+    /// Waits until the gate is open; or answers its owner, if that is dead.
+    fn wait_at_gate(&self, alive: &dyn Fn(Holder) -> bool) -> Option<Holder> {
+        for _ in 0..SPINS {
+            if self.gate.load(Ordering::Relaxed) & CLOSED == 0 {
+                return None;
+            }
+            spin();
+        }
+        loop {
+            let gate = self.gate.load(Ordering::Relaxed);
+            if gate & CLOSED == 0 {
+                return None;
+            }
+            let marked = gate | SLEEPERS;
+            if gate == marked || self.gate.compare_exchange(gate, marked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            {
+                futex::wait(&self.gate, marked, Some(SLICE));
+            }
+            if let Some(owner) = self.gate_owner().filter(|&owner| !alive(owner)) {
+                return Some(owner);
+            }
         }
     }
 
@@ -191,9 +201,10 @@ impl Clock {
 
     /// Stops arriving readers. For the holder of the writer lock, `owner`, only; no allocation, lock or page fault until
     /// [`open_gate`](Self::open_gate). What [`Slots`](super::Slots) says about pins and fetches afterwards is binding.
+    /// Who repairs what a dead owner left closes the gate again in its own name, so that readers wait for it.
     pub fn close_gate(&self, owner: Holder) {
         self.gate_owner.store(Word::new(State::Held(owner), None).0, Ordering::Relaxed);
-        // Release: who finds the gate closed finds who closed it. Already closed by a dead owner: it stays so.
+        // Release: who finds the gate closed finds who closed it.
         self.gate.fetch_or(CLOSED, Ordering::Release);
         fence(Ordering::SeqCst);
     }

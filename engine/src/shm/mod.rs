@@ -24,12 +24,14 @@ mod liveness;
 #[allow(unsafe_code)]
 mod ofd;
 mod queue;
+mod scan;
 #[allow(unsafe_code)]
 mod segment;
 #[allow(unsafe_code)]
 mod slot;
 mod slots;
 mod spinlock;
+mod wait;
 mod word;
 
 pub use clock::now;

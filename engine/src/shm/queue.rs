@@ -16,26 +16,21 @@ use super::clock;
 use super::futex;
 use super::liveness::Liveness;
 use super::segment::Shared;
-use super::slot::{ASLEEP, AWAKE, PASSED, SLEEPS_ELSEWHERE, SLEPT, Slot, SlotNo};
+use super::slot::{ASLEEP, AWAKE, PASSED, SLEEPS_ELSEWHERE, Slot, SlotNo};
 use super::slots::Slots;
 use super::word::{Holder, State, Word};
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 /// How long a grant is kept for the one it was given to.
 pub const GRANT_EXPIRES: Duration = Duration::from_millis(5);
-const EXPIRES: u64 = 5 * MS;
+pub(super) const EXPIRES: u64 = 5 * MS;
 /// How long, and how often at most, the lock is left free for connections that do not sleep through us.
-const LEFT_FREE: u64 = 2 * MS;
+pub(super) const LEFT_FREE: u64 = 2 * MS;
 const LEFT_FREE_EVERY: u64 = 20 * MS;
 /// A refused connection that was not seen for so long has given up.
-const GIVEN_UP: u64 = 1000 * MS;
-/// How long the first two of the queue, and the others, sleep before looking for themselves.
-const SLICE_FRONT: u64 = EXPIRES;
-const SLICE: u64 = 50 * MS;
-/// Least time for which a place in the queue is kept between two sleeps.
-const PLACE_KEPT: u64 = 10 * MS;
+pub(super) const GIVEN_UP: u64 = 1000 * MS;
 
 /// The writer lock.
 ///
@@ -50,11 +45,11 @@ const PLACE_KEPT: u64 = 10 * MS;
 #[derive(Debug)]
 pub struct WriterLock {
     word: AtomicU64,
-    granted_at: AtomicU64,
-    left_at: AtomicU64,
-    waiters: AtomicU32,
+    pub(super) granted_at: AtomicU64,
+    pub(super) left_at: AtomicU64,
+    pub(super) waiters: AtomicU32,
     _pad0: [AtomicU32; 9],
-    tickets: AtomicU64,
+    pub(super) tickets: AtomicU64,
     _pad1: [AtomicU64; 7],
 }
 
@@ -107,11 +102,11 @@ impl WriterLock {
         }
     }
 
-    fn load(&self) -> Word {
+    pub(super) fn load(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
     }
 
-    fn swap(&self, from: Word, to: Word) -> bool {
+    pub(super) fn swap(&self, from: Word, to: Word) -> bool {
         // AcqRel for all: a transition that only hands the lock on passes on what was released to it.
         self.word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -182,7 +177,7 @@ impl WriterLock {
     }
 
     /// Moves the lock on from `word` (held by us, or free) to the head of the queue, or frees it.
-    fn hand_over(&self, slots: &Slots, mut word: Word, may_leave_free: bool) {
+    pub(super) fn hand_over(&self, slots: &Slots, mut word: Word, may_leave_free: bool) {
         let dead = word.dead();
         let free = Word::new(State::Free, dead);
         loop {
@@ -215,16 +210,16 @@ impl WriterLock {
                 continue;
             }
             self.granted_at.store(now, Ordering::Relaxed);
-            if self.swap(word, Word::new(State::Granted(slots.holder(no)), dead)) {
-                wake(head);
-            }
+            self.swap(word, Word::new(State::Granted(slots.holder(no)), dead));
+            // Also if another was faster and took the free lock: passed over for nothing, it has to queue up again.
+            wake(head);
             return;
         }
     }
 
     /// True if a connection that was refused, and does not sleep through us, has been at it for longer than the queue's head.
     fn should_leave_free(&self, slots: &Slots, head: &Slot, now: u64) -> bool {
-        if now.saturating_sub(self.left_at.load(Ordering::Relaxed)) < LEFT_FREE_EVERY {
+        if now.wrapping_sub(self.left_at.load(Ordering::Relaxed)) < LEFT_FREE_EVERY {
             return false;
         }
         let since = head.place_since.load(Ordering::Relaxed);
@@ -232,15 +227,16 @@ impl WriterLock {
             let last = slot.refused_last.load(Ordering::Relaxed);
             slot.sleeps.load(Ordering::Relaxed) == SLEEPS_ELSEWHERE
                 && last != 0
-                && now.saturating_sub(last) < GIVEN_UP
+                && now.wrapping_sub(last) < GIVEN_UP
                 && slot.refused_since.load(Ordering::Relaxed) < since
         })
     }
 
     /// True if a grant is not kept any longer.
-    fn is_lapsed(&self, slots: &Slots, to: Holder, live: &Liveness) -> bool {
-        let age = clock::now().saturating_sub(self.granted_at.load(Ordering::Relaxed));
-        age >= EXPIRES || !slots.is_alive(to, live)
+    pub(super) fn is_lapsed(&self, slots: &Slots, to: Holder, live: &Liveness) -> bool {
+        let age = clock::now().wrapping_sub(self.granted_at.load(Ordering::Relaxed)) as i64;
+        // A grant from the future is that of a process with another clock; a little one is two granters at once.
+        age >= EXPIRES as i64 || age < -(GIVEN_UP as i64) || !slots.is_alive(to, live)
     }
 
     /// Who has the lock, dead or alive.
@@ -265,122 +261,6 @@ impl WriterLock {
     pub fn waiting(&self, slots: &Slots) -> u32 {
         slots.used().filter(|(_, slot)| slot.asleep.load(Ordering::Relaxed) != AWAKE).count() as u32
     }
-
-    /// Notes that `me` was refused the lock, or a snapshot new enough to use it.
-    pub fn note_refusal(&self, slots: &Slots, me: SlotNo) {
-        let slot = slots.get(me);
-        let now = clock::now();
-        let last = slot.refused_last.load(Ordering::Relaxed);
-        let sleeps = slot.sleeps.load(Ordering::Relaxed);
-        if last == 0 || now.saturating_sub(last) >= GIVEN_UP {
-            slot.refused_since.store(now, Ordering::Relaxed);
-            slot.sleeps.store(sleeps & !SLEPT, Ordering::Relaxed);
-        } else {
-            let kind = if sleeps & SLEPT != 0 { 0 } else { SLEEPS_ELSEWHERE };
-            slot.sleeps.store(kind, Ordering::Relaxed);
-        }
-        slot.refused_last.store(now, Ordering::Relaxed);
-    }
-
-    /// xSleep of a connection that was refused: waits for the lock at its place in the queue, for at most `time`. True as soon as
-    /// the lock is granted to it, which [`try_hold`](Self::try_hold) then takes; a dead holder's lock is granted likewise.
-    pub fn wait(&self, slots: &Slots, me: SlotNo, time: Duration, live: &Liveness) -> bool {
-        let slot = slots.get(me);
-        let begin = clock::now();
-        let deadline = begin.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        self.take_place(slot, begin);
-        let mut before = None;
-        let granted = loop {
-            // Before the word is looked at: a grant after that look changes it, and the sleep ends at once.
-            let woken = slot.wake.load(Ordering::Acquire);
-            // Release: who sees it sees the ticket.
-            slot.asleep.store(ASLEEP, Ordering::Release);
-            self.waiters.store(1, Ordering::Release);
-            fence(Ordering::SeqCst);
-            let now = clock::now();
-            let overslept = before.replace(woken) == Some(woken);
-            let slice = match self.look(slots, me, now, overslept, live) {
-                Look::Granted => break true,
-                Look::Sleep(slice) => slice,
-            };
-            if now >= deadline {
-                break false;
-            }
-            futex::wait(&slot.wake, woken, Some(Duration::from_nanos(slice.min(deadline - now))));
-        };
-        slot.asleep.store(AWAKE, Ordering::Release);
-        let now = clock::now();
-        let kept = PLACE_KEPT.max(now.saturating_sub(begin).saturating_mul(2));
-        slot.place_until.store(now.saturating_add(kept), Ordering::Relaxed);
-        granted || self.leave(slots, me)
-    }
-
-    fn take_place(&self, slot: &Slot, now: u64) {
-        slot.sleeps.store(SLEPT, Ordering::Relaxed);
-        let kept = slot.ticket.load(Ordering::Relaxed) != 0 && now < slot.place_until.load(Ordering::Relaxed);
-        if !kept {
-            slot.ticket.store(self.tickets.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            slot.place_since.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// One look of a waiter at the lock; `overslept` if it slept a whole slice since the last one, and nobody woke it.
-    fn look(&self, slots: &Slots, me: SlotNo, now: u64, overslept: bool, live: &Liveness) -> Look {
-        let mine = slots.holder(me);
-        loop {
-            let word = self.load();
-            let rank = rank(slots, me);
-            // Who overslept does not ask whose turn it is: those before it may be stopped or dead.
-            let my_turn = rank == 0 || overslept;
-            let mut dead = word.dead();
-            match word.state() {
-                State::Granted(to) | State::Held(to) if to == mine => return Look::Granted,
-                State::Free => {
-                    let since = now.saturating_sub(self.left_at.load(Ordering::Relaxed));
-                    if since < LEFT_FREE && self.left_at.load(Ordering::Relaxed) != 0 {
-                        return Look::Sleep(LEFT_FREE - since);
-                    }
-                    if !my_turn {
-                        return Look::Sleep(SLICE_FRONT);
-                    }
-                }
-                State::Granted(to) => {
-                    if !my_turn || !self.is_lapsed(slots, to, live) {
-                        return Look::Sleep(SLICE_FRONT);
-                    }
-                }
-                State::Held(by) => {
-                    // The refusal before this wait has asked already.
-                    if !overslept || slots.is_alive(by, live) {
-                        return Look::Sleep(if rank < 2 { SLICE_FRONT } else { SLICE });
-                    }
-                    dead = dead.or(Some(by.slot));
-                }
-            }
-            self.granted_at.store(now, Ordering::Relaxed);
-            if self.swap(word, Word::new(State::Granted(mine), dead)) {
-                return Look::Granted;
-            }
-        }
-    }
-
-    /// The end of a wait whose time was up: true if the grant came at the last moment.
-    fn leave(&self, slots: &Slots, me: SlotNo) -> bool {
-        let word = self.load();
-        if word.state() == State::Free {
-            // It may have been left free for us to come back to.
-            self.hand_over(slots, word, false);
-        }
-        self.granted_to(slots, me)
-    }
-}
-
-/// What a waiter found.
-enum Look {
-    /// The lock is for it.
-    Granted,
-    /// It is not; look again after so many nanoseconds.
-    Sleep(u64),
 }
 
 fn wake(slot: &Slot) {
@@ -398,17 +278,11 @@ fn held(slot: &Slot, dead: Option<SlotNo>) -> Hold {
     Hold::HeldAfterDeath { dead }
 }
 
-fn asleep(slots: &Slots) -> impl Iterator<Item = (u64, SlotNo, &Slot)> {
+pub(super) fn asleep(slots: &Slots) -> impl Iterator<Item = (u64, SlotNo, &Slot)> {
     let waiters = slots.used().filter(|(_, slot)| slot.asleep.load(Ordering::Acquire) == ASLEEP);
     waiters.map(|(no, slot)| (slot.ticket.load(Ordering::Relaxed), no, slot))
 }
 
 fn oldest_waiter(slots: &Slots) -> Option<(SlotNo, &Slot)> {
     asleep(slots).min_by_key(|(ticket, ..)| *ticket).map(|(_, no, slot)| (no, slot))
-}
-
-/// How many are before `me` in the queue.
-fn rank(slots: &Slots, me: SlotNo) -> usize {
-    let mine = slots.get(me).ticket.load(Ordering::Relaxed);
-    asleep(slots).filter(|(ticket, ..)| *ticket < mine).count()
 }

@@ -204,7 +204,7 @@ impl Slot {
     pub fn sleeps_elsewhere(&self, now: u64) -> bool {
         let last = self.refused_last.load(Ordering::Relaxed);
         let slept = self.sleeps.load(Ordering::Relaxed) & SLEPT != 0;
-        last != 0 && !slept && now.saturating_sub(last) < 1_000_000_000
+        last != 0 && !slept && now.wrapping_sub(last) < 1_000_000_000
     }
 
     /// Forgets everything but owner and read sequence. For the owner, when it takes or gives up the slot.

@@ -6,7 +6,7 @@ use super::slot::{Owner, Slot, SlotNo};
 use super::word::{Holder, Word};
 use crate::base::limits::MAX_ATTACHMENTS;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::base::{Error, Jci, Result, limits};
+use crate::base::{Error, Result, limits};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ impl Slots {
         self.header().high_water.load(Ordering::Acquire).min(self.max)
     }
 
-    fn below_high_water(&self) -> impl Iterator<Item = (SlotNo, &Slot)> {
+    pub(super) fn below_high_water(&self) -> impl Iterator<Item = (SlotNo, &Slot)> {
         let n = self.high_water() as usize;
         self.all()[..n].iter().enumerate().map(|(i, slot)| (SlotNo(i as u32), slot))
     }
@@ -256,35 +256,6 @@ impl Slots {
             }
         }
         reaped
-    }
-
-    /// All pins, in no order, replacing what `buf` held. The caller's fence (`close_gate`, `set_visible`) comes first (P2).
-    pub fn pins(&self, buf: &mut Vec<u64>) {
-        buf.clear();
-        buf.extend(self.below_high_water().filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
-    }
-
-    /// As [`pins`](Self::pins), without `me`.
-    pub fn pins_of_others(&self, me: SlotNo, buf: &mut Vec<u64>) {
-        buf.clear();
-        let others = self.below_high_water().filter(|(no, _)| *no != me);
-        buf.extend(others.filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
-    }
-
-    /// The oldest snapshot that is read at.
-    pub fn oldest_pin(&self) -> Option<Jci> {
-        self.below_high_water().filter_map(|(_, slot)| slot.pin()).min()
-    }
-
-    /// True if a slot other than `except` pins a snapshot in `from..to`: a version made at `from` and superseded at `to` is needed.
-    pub fn pinned_in(&self, from: Jci, to: Jci, except: Option<SlotNo>) -> bool {
-        self.below_high_water()
-            .any(|(no, slot)| Some(no) != except && slot.pin().is_some_and(|pin| from <= pin && pin < to))
-    }
-
-    /// True if any connection holds pointers into blocks.
-    pub fn fetches_out(&self) -> bool {
-        self.below_high_water().any(|(_, slot)| slot.fetches() != 0)
     }
 }
 

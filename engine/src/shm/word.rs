@@ -66,13 +66,9 @@ impl Word {
         ((self.0 >> 16 & SLOT_MASK) as u32).checked_sub(1).map(SlotNo)
     }
 
-    /// True if the word still needs what `slot` left behind.
+    /// True if the lock's next holder may still need what `slot` left behind. (Who was only granted it left nothing.)
     pub fn names(self, slot: SlotNo) -> bool {
-        let by_state = match self.state() {
-            State::Free => false,
-            State::Granted(h) | State::Held(h) => h.slot == slot,
-        };
-        by_state || self.dead() == Some(slot)
+        matches!(self.state(), State::Held(holder) if holder.slot == slot) || self.dead() == Some(slot)
     }
 }
 

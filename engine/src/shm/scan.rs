@@ -1,0 +1,40 @@
+//! What writers and retirers ask all slots at once.
+//!
+//! An answer is binding only behind a `SeqCst` fence of the one who asks, between the store that readers must see and the scan:
+//! [`Clock::close_gate`](super::Clock::close_gate) and [`Clock::set_visible`](super::Clock::set_visible) have it. Without, a pin
+//! may be missed that was there first.
+
+use super::slot::SlotNo;
+use super::slots::Slots;
+use crate::base::Jci;
+
+impl Slots {
+    /// All pins, in no order, replacing what `buf` held.
+    pub fn pins(&self, buf: &mut Vec<u64>) {
+        buf.clear();
+        buf.extend(self.below_high_water().filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
+    }
+
+    /// As [`pins`](Self::pins), without `me`.
+    pub fn pins_of_others(&self, me: SlotNo, buf: &mut Vec<u64>) {
+        buf.clear();
+        let others = self.below_high_water().filter(|(no, _)| *no != me);
+        buf.extend(others.filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
+    }
+
+    /// The oldest snapshot that is read at.
+    pub fn oldest_pin(&self) -> Option<Jci> {
+        self.below_high_water().filter_map(|(_, slot)| slot.pin()).min()
+    }
+
+    /// True if a slot other than `except` pins a snapshot in `from..to`: a version made at `from` and superseded at `to` is needed.
+    pub fn pinned_in(&self, from: Jci, to: Jci, except: Option<SlotNo>) -> bool {
+        self.below_high_water()
+            .any(|(no, slot)| Some(no) != except && slot.pin().is_some_and(|pin| from <= pin && pin < to))
+    }
+
+    /// True if any connection holds pointers into blocks.
+    pub fn fetches_out(&self) -> bool {
+        self.below_high_water().any(|(_, slot)| slot.fetches() != 0)
+    }
+}

@@ -1,0 +1,145 @@
+//! The waiters' side of the writer queue: xSleep after a refusal (P11).
+//!
+//! A waiter is woken by the grant. It also looks for itself at intervals, for what nobody wakes it for: the holder has died, the
+//! one before it in the queue does not come for its grant, a waker died between storing and waking.
+
+use super::clock;
+use super::futex;
+use super::liveness::Liveness;
+use super::queue::{EXPIRES, GIVEN_UP, LEFT_FREE, MS, WriterLock, asleep};
+use super::slot::{ASLEEP, AWAKE, SLEEPS_ELSEWHERE, SLEPT, Slot, SlotNo};
+use super::slots::Slots;
+use super::word::{State, Word};
+use crate::base::sync::{Ordering, fence};
+use std::time::Duration;
+
+/// How long the first two of the queue, and the others, sleep before looking for themselves.
+const SLICE_FRONT: u64 = EXPIRES;
+const SLICE: u64 = 50 * MS;
+/// Least time for which a place in the queue is kept between two sleeps.
+const PLACE_KEPT: u64 = 10 * MS;
+
+/// What a waiter found.
+enum Look {
+    /// The lock is for it.
+    Granted,
+    /// It is not; look again after so many nanoseconds.
+    Sleep(u64),
+}
+
+impl WriterLock {
+    /// Notes that `me` was refused the lock, or a snapshot new enough to use it.
+    pub fn note_refusal(&self, slots: &Slots, me: SlotNo) {
+        let slot = slots.get(me);
+        let now = clock::now();
+        let last = slot.refused_last.load(Ordering::Relaxed);
+        let sleeps = slot.sleeps.load(Ordering::Relaxed);
+        if last == 0 || now.wrapping_sub(last) >= GIVEN_UP {
+            slot.refused_since.store(now, Ordering::Relaxed);
+            slot.sleeps.store(sleeps & !SLEPT, Ordering::Relaxed);
+        } else {
+            let kind = if sleeps & SLEPT != 0 { 0 } else { SLEEPS_ELSEWHERE };
+            slot.sleeps.store(kind, Ordering::Relaxed);
+        }
+        slot.refused_last.store(now, Ordering::Relaxed);
+    }
+
+    /// xSleep of a connection that was refused: waits for the lock at its place in the queue, for at most `time`. True as soon as
+    /// the lock is granted to it, which [`try_hold`](Self::try_hold) then takes; a dead holder's lock is granted likewise.
+    pub fn wait(&self, slots: &Slots, me: SlotNo, time: Duration, live: &Liveness) -> bool {
+        let slot = slots.get(me);
+        let begin = clock::now();
+        let deadline = begin.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.take_place(slot, begin);
+        let mut before = None;
+        let granted = loop {
+            // Before the word is looked at: a grant after that look changes it, and the sleep ends at once.
+            let woken = slot.wake.load(Ordering::Acquire);
+            // Release: who sees it sees the ticket.
+            slot.asleep.store(ASLEEP, Ordering::Release);
+            self.waiters.store(1, Ordering::Release);
+            fence(Ordering::SeqCst);
+            let now = clock::now();
+            let overslept = before.replace(woken) == Some(woken);
+            let slice = match self.look(slots, me, now, overslept, live) {
+                Look::Granted => break true,
+                Look::Sleep(slice) => slice,
+            };
+            if now >= deadline {
+                break false;
+            }
+            futex::wait(&slot.wake, woken, Some(Duration::from_nanos(slice.min(deadline - now))));
+        };
+        slot.asleep.store(AWAKE, Ordering::Release);
+        let now = clock::now();
+        let kept = PLACE_KEPT.max(now.saturating_sub(begin).saturating_mul(2));
+        slot.place_until.store(now.saturating_add(kept), Ordering::Relaxed);
+        granted || self.leave(slots, me)
+    }
+
+    fn take_place(&self, slot: &Slot, now: u64) {
+        slot.sleeps.store(SLEPT, Ordering::Relaxed);
+        let kept = slot.ticket.load(Ordering::Relaxed) != 0 && now < slot.place_until.load(Ordering::Relaxed);
+        if !kept {
+            slot.ticket.store(self.tickets.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            slot.place_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// One look of a waiter at the lock; `overslept` if it slept a whole slice since the last one, and nobody woke it.
+    fn look(&self, slots: &Slots, me: SlotNo, now: u64, overslept: bool, live: &Liveness) -> Look {
+        let mine = slots.holder(me);
+        loop {
+            let word = self.load();
+            let rank = rank(slots, me);
+            // Who overslept does not ask whose turn it is: those before it may be stopped or dead.
+            let my_turn = rank == 0 || overslept;
+            let mut dead = word.dead();
+            match word.state() {
+                State::Granted(to) | State::Held(to) if to == mine => return Look::Granted,
+                State::Free => {
+                    let left_at = self.left_at.load(Ordering::Relaxed);
+                    let since = now.wrapping_sub(left_at);
+                    if left_at != 0 && since < LEFT_FREE {
+                        return Look::Sleep(LEFT_FREE - since);
+                    }
+                    if !my_turn {
+                        return Look::Sleep(SLICE_FRONT);
+                    }
+                }
+                State::Granted(to) => {
+                    if !my_turn || !self.is_lapsed(slots, to, live) {
+                        return Look::Sleep(SLICE_FRONT);
+                    }
+                }
+                State::Held(by) => {
+                    // The refusal before this wait has asked already.
+                    if !overslept || slots.is_alive(by, live) {
+                        return Look::Sleep(if rank < 2 { SLICE_FRONT } else { SLICE });
+                    }
+                    dead = dead.or(Some(by.slot));
+                }
+            }
+            self.granted_at.store(now, Ordering::Relaxed);
+            if self.swap(word, Word::new(State::Granted(mine), dead)) {
+                return Look::Granted;
+            }
+        }
+    }
+
+    /// The end of a wait whose time was up: true if the grant came at the last moment.
+    fn leave(&self, slots: &Slots, me: SlotNo) -> bool {
+        let word = self.load();
+        if word.state() == State::Free {
+            // It may have been left free for us to come back to.
+            self.hand_over(slots, word, false);
+        }
+        self.granted_to(slots, me)
+    }
+}
+
+/// How many are before `me` in the queue.
+fn rank(slots: &Slots, me: SlotNo) -> usize {
+    let mine = slots.get(me).ticket.load(Ordering::Relaxed);
+    asleep(slots).filter(|(ticket, ..)| *ticket < mine).count()
+}
