@@ -259,9 +259,11 @@ impl Disk for VfsBaseFile {
             for piece in into.chunks_mut(PIECE) {
                 let at = i64::try_from(off + done as u64).map_err(|_| SQLITE_IOERR)?;
                 let amount = c_int::try_from(piece.len()).map_err(|_| SQLITE_IOERR)?;
-                // SAFETY: `amount` bytes are writable at `piece`.
-                let read = raw.call(|m, f| {
-                    m.xRead.map_or(SQLITE_IOERR, |x| unsafe { x(f, piece.as_mut_ptr().cast(), amount, at) })
+                let buffer = piece.as_mut_ptr().cast();
+                let read = raw.call(|m, f| match m.xRead {
+                    // SAFETY: `amount` bytes are writable at `buffer`.
+                    Some(x) => unsafe { x(f, buffer, amount, at) },
+                    None => SQLITE_IOERR,
                 });
                 match read {
                     Ok(()) => done += piece.len(),
@@ -324,9 +326,12 @@ impl Disk for VfsBaseFile {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        // SAFETY: a size.
         self.with("truncate", |raw| {
-            raw.call(|m, f| m.xTruncate.map_or(SQLITE_IOERR, |x| unsafe { x(f, len.cast_signed()) }))
+            raw.call(|m, f| match m.xTruncate {
+                // SAFETY: a size.
+                Some(x) => unsafe { x(f, len.cast_signed()) },
+                None => SQLITE_IOERR,
+            })
         })
     }
 }
@@ -348,9 +353,12 @@ impl BaseFile for VfsBaseFile {
     }
 
     fn unlock(&self) -> Result<()> {
-        // SAFETY: any level may be lowered to none.
         self.with("unlock", |raw| {
-            raw.call(|m, f| m.xUnlock.map_or(SQLITE_IOERR, |x| unsafe { x(f, SQLITE_LOCK_NONE) }))
+            raw.call(|m, f| match m.xUnlock {
+                // SAFETY: any level may be lowered to none.
+                Some(x) => unsafe { x(f, SQLITE_LOCK_NONE) },
+                None => SQLITE_IOERR,
+            })
         })
     }
 }

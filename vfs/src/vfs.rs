@@ -148,7 +148,7 @@ unsafe fn open_main(
         Ok(asked) => asked,
         Err(failure) => return tell(&instance.api, path, &failure),
     };
-    let attached = !asked.immutable && key(path).is_some_and(|key| registry::is_attached(key));
+    let attached = !asked.immutable && key(path).is_some_and(registry::is_attached);
     let (mut header, mut granted) = (None, flags);
     if !attached {
         // The default VFS decides whether the file exists, may be created, and may be written.
@@ -165,12 +165,16 @@ unsafe fn open_main(
         if stock {
             names::stock_seen();
             // SAFETY: `out` is null or SQLite's.
-            unsafe { out.as_mut() }.map(|out| *out = granted);
+            if let Some(out) = unsafe { out.as_mut() } {
+                *out = granted;
+            }
             return SQLITE_OK;
         }
         // SAFETY: open, and closed once.
         unsafe {
-            (*(*file).pMethods).xClose.map(|close| close(file));
+            if let Some(close) = (*(*file).pMethods).xClose {
+                close(file);
+            }
             (*file).pMethods = std::ptr::null();
         }
         match found {

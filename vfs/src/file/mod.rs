@@ -162,7 +162,9 @@ impl Conn {
             // In a forked child both belong to the parent; they are left as they are.
             return Ok(());
         }
-        drop(ManuallyDrop::into_inner(session));
+        {
+            let _session = ManuallyDrop::into_inner(session);
+        }
         Ok(ManuallyDrop::into_inner(lease).close()?)
     }
 

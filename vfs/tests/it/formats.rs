@@ -1,0 +1,218 @@
+//! Page sizes, VACUUM, backup, and the parts of SQLite that use a database hard.
+
+use crate::support::*;
+use nvlite_vfs::Medium;
+use rusqlite::Connection;
+use rusqlite::backup::Backup;
+use std::time::Duration;
+
+#[test]
+fn every_page_size() {
+    on_both(|site| {
+        for size in [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] {
+            let name = format!("p{size}.db");
+            let db = site.open_file(&name);
+            db.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+            fill(&db, "t", 300, 700);
+            db.execute("UPDATE t SET body=randomblob(1200) WHERE id%5=0", ()).unwrap();
+            db.execute("DELETE FROM t WHERE id%7=0", ()).unwrap();
+            assert_eq!(int(&db, "PRAGMA page_size"), size);
+            check(&db);
+            let other = site.open_file(&name);
+            assert_eq!(int(&other, "SELECT count(*) FROM t"), 258);
+            drop(other);
+            close(db);
+            let stock_view = stock(&site.file(&name));
+            assert_eq!(int(&stock_view, "PRAGMA page_size"), size);
+            check(&stock_view);
+            assert_eq!(std::fs::metadata(site.file(&name)).unwrap().len() % size.unsigned_abs(), 0);
+        }
+    });
+}
+
+#[test]
+fn vacuum_shrinks_the_file() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 800, 1000);
+        let pages = int(&db, "PRAGMA page_count");
+        db.execute_batch("DELETE FROM t WHERE id>50; VACUUM").unwrap();
+        assert!(int(&db, "PRAGMA page_count") < pages / 4);
+        check(&db);
+        let other = site.open();
+        assert_eq!(int(&other, "SELECT count(*) FROM t"), 50);
+        drop(other);
+        let left = int(&db, "PRAGMA page_count") * 4096;
+        close(db);
+        assert_eq!(i64::try_from(std::fs::metadata(site.path()).unwrap().len()).unwrap(), left);
+        check(&site.stock());
+    });
+}
+
+#[test]
+fn vacuum_keeps_the_page_size() {
+    // A limit that is documented: with a journal in memory SQLite does not change the page size of a database.
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 50, 1000);
+        db.execute_batch("PRAGMA page_size=8192; VACUUM").unwrap();
+        assert_eq!(int(&db, "PRAGMA page_size"), 4096);
+        check(&db);
+    });
+}
+
+#[test]
+fn vacuum_beside_a_reader() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 300, 1000);
+        let reader = site.open();
+        reader.execute_batch("BEGIN").unwrap();
+        let sum = text(&reader, "SELECT hex(substr(group_concat(body,''),1,2000)) FROM t");
+        db.execute_batch("DELETE FROM t WHERE id%2; VACUUM; INSERT INTO t(body) SELECT randomblob(900) FROM t")
+            .unwrap();
+        assert_eq!(text(&reader, "SELECT hex(substr(group_concat(body,''),1,2000)) FROM t"), sum);
+        check(&reader);
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(int(&reader, "SELECT count(*) FROM t"), 300);
+        check(&reader);
+    });
+}
+
+#[test]
+fn auto_vacuum_full_and_incremental() {
+    on_both(|site| {
+        for (name, mode) in [("full.db", "FULL"), ("incremental.db", "INCREMENTAL")] {
+            let db = site.open_file(name);
+            db.execute_batch(&format!("PRAGMA auto_vacuum={mode}")).unwrap();
+            fill(&db, "t", 400, 1000);
+            let pages = int(&db, "PRAGMA page_count");
+            db.execute_batch("DELETE FROM t WHERE id>20").unwrap();
+            if mode == "INCREMENTAL" {
+                assert_eq!(int(&db, "PRAGMA page_count"), pages);
+                db.execute_batch("PRAGMA incremental_vacuum").unwrap();
+            }
+            assert!(int(&db, "PRAGMA page_count") < pages / 4);
+            check(&db);
+            fill(&db, "t", 100, 1000);
+            check(&site.open_file(name));
+            close(db);
+            check(&stock(&site.file(name)));
+        }
+    });
+}
+
+fn copy(from: &Connection, to: &mut Connection, pages: i32) {
+    Backup::new(from, to).unwrap().run_to_completion(pages, Duration::ZERO, None).unwrap();
+}
+
+#[test]
+fn backup_into_and_out_of() {
+    on_both(|site| {
+        let stock_path = site.file("stock.db");
+        let mut plain = stock(&stock_path);
+        fill(&plain, "t", 300, 700);
+        let mut ours = site.open();
+        copy(&plain, &mut ours, 5);
+        assert_eq!(int(&ours, "SELECT count(*) FROM t"), 300);
+        check(&ours);
+        ours.execute_batch("DELETE FROM t WHERE id>100").unwrap();
+        copy(&ours, &mut plain, -1);
+        assert_eq!(int(&plain, "SELECT count(*) FROM t"), 100);
+        check(&plain);
+        let mut memory = Connection::open_in_memory().unwrap();
+        copy(&ours, &mut memory, 3);
+        check(&memory);
+    });
+}
+
+#[test]
+fn a_backup_of_one_step_is_one_snapshot() {
+    on_both(|site| {
+        let ours = site.open();
+        fill(&ours, "t", 300, 700);
+        let writer = site.open();
+        let mut memory = Connection::open_in_memory().unwrap();
+        {
+            let backup = Backup::new(&ours, &mut memory).unwrap();
+            backup.step(10).unwrap();
+            writer.execute_batch("DELETE FROM t").unwrap();
+            backup.step(-1).unwrap();
+        }
+        check(&memory);
+        assert_eq!(int(&memory, "SELECT count(*) FROM t"), 0, "another connection's commit restarts a backup");
+    });
+}
+
+#[test]
+fn without_rowid_fts5_and_rtree() {
+    on_both(|site| {
+        let db = site.open();
+        db.execute_batch(
+            "CREATE TABLE w(a TEXT PRIMARY KEY, b) WITHOUT ROWID;
+             CREATE VIRTUAL TABLE f USING fts5(body);
+             CREATE VIRTUAL TABLE r USING rtree(id, x0, x1, y0, y1);",
+        )
+        .unwrap();
+        for i in 0..300 {
+            db.execute("INSERT INTO w VALUES (?1, ?2)", (format!("key {i}"), i)).unwrap();
+            db.execute("INSERT INTO f VALUES (?1)", [format!("the number {i} and word{}", i % 10)]).unwrap();
+            db.execute("INSERT INTO r VALUES (?1, ?1, ?1+1, ?1, ?1+1)", [i]).unwrap();
+        }
+        db.execute_batch("INSERT INTO f(f) VALUES ('optimize')").unwrap();
+        let other = site.open();
+        assert_eq!(int(&other, "SELECT count(*) FROM f WHERE f MATCH 'word3'"), 30);
+        assert_eq!(int(&other, "SELECT count(*) FROM r WHERE x0>=100 AND x1<=200"), 100);
+        assert_eq!(int(&other, "SELECT b FROM w WHERE a='key 77'"), 77);
+        db.execute_batch("INSERT INTO f(f) VALUES ('integrity-check')").unwrap();
+        check(&other);
+    });
+}
+
+#[test]
+fn large_sorts_spill_into_temporary_files() {
+    on_both(|site| {
+        let db = site.open();
+        db.execute_batch("PRAGMA cache_size=10; PRAGMA temp_store=FILE").unwrap();
+        fill(&db, "t", 4000, 400);
+        let sorted = int(&db, "SELECT count(*) FROM (SELECT DISTINCT body FROM t ORDER BY body)");
+        assert_eq!(sorted, 4000);
+        db.execute_batch("CREATE INDEX i ON t(body); CREATE TEMP TABLE x AS SELECT * FROM t; DELETE FROM x WHERE id%2")
+            .unwrap();
+        assert_eq!(int(&db, "SELECT count(*) FROM x"), 2000);
+        check(&db);
+    });
+}
+
+#[test]
+fn the_page_at_1_gib_is_a_hole() {
+    // A stock file of 1 GiB and a little, nearly all of it one hole in the file system, and free pages in SQLite's eyes.
+    const PENDING: u64 = 1 << 30;
+    let site = Site::new(Medium::File);
+    let size = 65536;
+    let plain = site.stock();
+    plain.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+    fill(&plain, "t", 10, 1000);
+    close(plain);
+    make_large(&site.path(), size, PENDING / size - 3);
+    let lock_page = i64::try_from(PENDING / size + 1).unwrap();
+    let db = site.open();
+    fill(&db, "u", 20, 60_000);
+    assert!(int(&db, "PRAGMA page_count") > lock_page + 3, "the file has grown over the hole");
+    assert_eq!(int(&db, "SELECT count(*) FROM u"), 20);
+    let other = site.open();
+    assert_eq!(int(&other, "SELECT sum(length(body)) FROM u"), 1_200_000);
+    close(other);
+    close(db);
+    let again = site.stock();
+    assert_eq!(int(&again, "SELECT sum(length(body)) FROM u"), 1_200_000);
+    assert_eq!(int(&again, "SELECT sum(length(body)) FROM t"), 10_000);
+}
+
+/// Extends a database to `pages` without anything in them: the header says so, the file is sparse.
+fn make_large(path: &std::path::Path, size: u64, pages: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    file.set_len(size * pages).unwrap();
+    file.write_all_at(&u32::try_from(pages).unwrap().to_be_bytes(), 28).unwrap();
+}

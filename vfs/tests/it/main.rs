@@ -1,0 +1,14 @@
+//! The VFS against the SQLite that is linked in: one program, so that it is linked once.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod answers;
+mod attach;
+mod files;
+mod forks;
+mod formats;
+mod pragmas;
+mod snapshots;
+mod sql;
+mod stock;
+mod support;
+mod transactions;

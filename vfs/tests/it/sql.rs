@@ -1,0 +1,64 @@
+//! SQL functions and table-valued functions.
+
+use crate::support::*;
+use nvlite_vfs::Medium;
+use rusqlite::Connection;
+
+#[test]
+fn version_on_every_connection() {
+    nvlite_vfs::register().unwrap();
+    let db = Connection::open_in_memory().unwrap();
+    assert_eq!(text(&db, "SELECT nvlite_version()"), env!("CARGO_PKG_VERSION"));
+    let message = db.query_row("SELECT nvlite_checkpoint()", (), |_| Ok(())).unwrap_err().to_string();
+    assert!(message.contains("not open through nvlite"), "{message}");
+    assert!(db.prepare("SELECT * FROM nvlite_stat").unwrap().query(()).unwrap().next().is_err());
+}
+
+#[test]
+fn stat_has_names_and_values() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 10, 100);
+        assert!(int(&db, "SELECT count(*) FROM nvlite_stat") >= 5);
+        assert_eq!(int(&db, "SELECT count(*)-count(DISTINCT name) FROM nvlite_stat"), 0);
+        let same = "SELECT count(*) FROM nvlite_stat('main') JOIN nvlite_stat USING (name)";
+        assert_eq!(int(&db, same), int(&db, "SELECT count(*) FROM nvlite_stat"));
+        assert!(db.prepare("SELECT * FROM nvlite_stat('nowhere')").unwrap().query(()).unwrap().next().is_err());
+    });
+}
+
+#[test]
+fn checkpoint_writes_home() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 100, 1000);
+        let answer = text(&db, "SELECT nvlite_checkpoint()");
+        assert!(answer.starts_with(r#"{"durable":"#), "{answer}");
+        let base = std::fs::metadata(site.path()).unwrap().len();
+        assert!(base > 50_000, "the base has {base} bytes");
+        assert_eq!(text(&db, "SELECT nvlite_checkpoint('main')"), text(&db, "SELECT nvlite_checkpoint()"));
+        db.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(db.query_row("SELECT nvlite_checkpoint()", (), |_| Ok(())).is_err());
+        db.execute_batch("COMMIT").unwrap();
+        check(&db);
+    });
+}
+
+#[test]
+fn functions_that_act_are_not_for_triggers_and_views() {
+    let site = Site::new(Medium::File);
+    let db = site.open();
+    let made = db.execute_batch("CREATE VIEW v AS SELECT nvlite_checkpoint()");
+    assert!(made.is_err() || db.query_row("SELECT * FROM v", (), |_| Ok(())).is_err());
+}
+
+#[test]
+fn snapshots_are_honest_about_being_missing() {
+    let site = Site::new(Medium::File);
+    let db = site.open();
+    assert_eq!(int(&db, "SELECT count(*) FROM nvlite_snapshots"), 0);
+    for sql in ["SELECT nvlite_snapshot('a')", "SELECT nvlite_snapshot_drop('a')"] {
+        let message = db.query_row(sql, (), |_| Ok(())).unwrap_err().to_string();
+        assert!(message.contains("not supported by this version"), "{message}");
+    }
+}
