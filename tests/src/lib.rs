@@ -2,3 +2,4 @@
 
 pub mod plain_base;
 pub mod sim;
+pub mod sql;
