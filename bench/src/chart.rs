@@ -48,10 +48,11 @@ fn throughput(report: &Report, panel: &Panel) -> Drawn {
         .margin(10)
         .x_label_area_size(30)
         .y_label_area_size(70)
-        .build_cartesian_2d((0..names.len()).into_segmented(), 0.0..top)?;
+        .build_cartesian_2d((0..names.len() - 1).into_segmented(), 0.0..top)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(WHITE)
         .x_labels(names.len())
         .x_label_formatter(&|place| match place {
             SegmentValue::CenterOf(index) => names.get(*index).copied().unwrap_or_default().to_owned(),
@@ -108,7 +109,12 @@ fn rounds(report: &Report, panel: &Panel) -> Drawn {
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
     }
     chart.draw_series(LineSeries::new([(1.0, 1.0), (last, 1.0)], BLACK.mix(0.5)))?;
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     Ok(())
 }
 

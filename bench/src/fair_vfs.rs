@@ -1,9 +1,9 @@
-//! The default VFS with `fdatasync` where it would call `fsync`.
+//! SQLite's own VFS with `fdatasync` where it would call `fsync`.
 //!
 //! SQLite only calls `fdatasync` when it was compiled with `HAVE_FDATASYNC`; the bundled build was not, and calls
-//! `fsync`, which also waits for time stamps. An honest opponent does not pay for those. Everything here is the
-//! default VFS itself: a file opened through this one *is* the default VFS's file, with a method table in which
-//! `xSync` and `xClose` alone are replaced. The descriptor that is synced is our own, because the default VFS does not
+//! `fsync`, which also waits for time stamps. An honest opponent does not pay for those. Everything here is
+//! the stock VFS itself: a file opened through this one *is* the stock VFS's, with a method table in which
+//! `xSync` and `xClose` alone are replaced. The descriptor that is synced is our own, because the stock VFS does not
 //! tell its own; `fdatasync` writes back the file, whoever wrote it.
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub const NAME: &CStr = c"bench-fdatasync";
 
 static REGISTERED: OnceLock<c_int> = OnceLock::new();
 
-/// The VFS that was the default at registration; never unregistered.
+/// SQLite's own VFS; never unregistered.
 static BASE: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(std::ptr::null_mut());
 
 /// One descriptor per file, closed when the last connection has closed the file: closing any descriptor of a file
@@ -33,24 +33,24 @@ static DESCRIPTORS: LazyLock<Mutex<Descriptors>> = LazyLock::new(Mutex::default)
 /// A file's descriptor, and how many open files of SQLite use it.
 type Descriptors = HashMap<PathBuf, (Arc<File>, usize)>;
 
-/// What stands behind the default VFS's own file structure.
+/// What stands behind the stock VFS's own file structure.
 struct Tail {
     methods: ffi::sqlite3_io_methods,
     original: *const ffi::sqlite3_io_methods,
     file: Arc<File>,
     path: PathBuf,
-    /// The first sync of a new file is the default VFS's, which also syncs the directory.
+    /// The first sync of a new file is the stock VFS's, which also syncs the directory.
     synced: AtomicBool,
 }
 
 /// Registers the VFS; again is harmless.
 pub fn register() -> Result<()> {
     let code = *REGISTERED.get_or_init(|| {
-        // SAFETY: the default VFS is a valid structure that lives as long as SQLite. The copy differs from it in the
+        // SAFETY: the stock VFS is a valid structure that lives as long as SQLite. The copy differs from it in the
         // name, in the opening function and in the room behind each file, and is leaked, so that it lives as long. Its
-        // other functions are the default's, which look at their VFS argument for `pAppData` alone: copied with it.
+        // other functions are the stock VFS's, which look at their VFS argument for `pAppData` alone: copied with it.
         unsafe {
-            let base = ffi::sqlite3_vfs_find(std::ptr::null());
+            let base = ffi::sqlite3_vfs_find(c"unix".as_ptr());
             if base.is_null() {
                 return ffi::SQLITE_NOTFOUND;
             }
@@ -72,7 +72,7 @@ pub fn register() -> Result<()> {
     }
 }
 
-/// Where the pointer to our part stands: behind the default VFS's file, aligned.
+/// Where the pointer to our part stands: behind the stock VFS's file, aligned.
 fn tail_offset(base: &ffi::sqlite3_vfs) -> c_int {
     let align = align_of::<*mut Tail>() as c_int;
     (base.szOsFile + align - 1) / align * align
@@ -96,7 +96,7 @@ unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: `file` has room for the default VFS's file and our pointer; the default's `xOpen` gets what SQLite gave
+    // SAFETY: `file` has room for the stock VFS's file and our pointer; the stock VFS's `xOpen` gets what SQLite gave
     // us, and its own structure as VFS. A non-null `name` is a path that ends with zero.
     unsafe {
         let base = BASE.load(Ordering::Acquire);
@@ -130,7 +130,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: `open` gave this file its methods after storing the pointer; `close` has not run.
     let part = unsafe { &**tail(file) };
     if !part.synced.swap(true, Ordering::Relaxed) {
-        // SAFETY: the default VFS's method with its own file.
+        // SAFETY: the stock VFS's method with its own file.
         return unsafe { (*part.original).xSync.map_or(ffi::SQLITE_IOERR_FSYNC, |sync| sync(file, flags)) };
     }
     match part.file.sync_data() {
@@ -141,7 +141,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
 
 /// SAFETY: called by SQLite once, with a file of this VFS that has our methods.
 unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
-    // SAFETY: `open` stored a pointer from `Box::into_raw`, taken back here once; the default VFS closes its own file
+    // SAFETY: `open` stored a pointer from `Box::into_raw`, taken back here once; the stock VFS closes its own file
     // under its own method table.
     unsafe {
         let part = Box::from_raw(*tail(file));

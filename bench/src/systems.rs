@@ -16,6 +16,9 @@ use crate::queue::FairQueue;
 /// Page size of every database.
 pub const PAGE_SIZE: u32 = 4096;
 
+/// SQLite's own VFS. It is named, for nvlite's may have been made the default one.
+const STOCK_VFS: &str = "unix";
+
 /// A system under comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -74,13 +77,13 @@ impl Instance {
             queue: None,
             job: job.clone(),
             source: source.to_owned(),
-            uri: format!("file:{path}"),
+            uri: format!("file:{path}?vfs={STOCK_VFS}"),
             file,
             _keeper: None,
         };
         match system {
             System::Nvlite => {
-                register_nvlite()?;
+                nvlite_vfs::register().during("registering nvlite")?;
                 instance.copy_file()?;
                 instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
                 drop(instance.connect()?);
@@ -171,11 +174,6 @@ fn fill(source: &Path, target: &mut Connection) -> Result<()> {
     let copy =
         |target: &mut Connection| Backup::new(&source, target)?.run_to_completion(i32::MAX, Duration::ZERO, None);
     copy(target).during("copying the load into memory")
-}
-
-/// Makes nvlite's VFS known to the linked SQLite.
-fn register_nvlite() -> Result<()> {
-    Err(Error::Usage("nvlite's VFS is not linked into this build yet; use --peers-only".to_owned()))
 }
 
 fn nvlite_parameters(job: &Job) -> String {
