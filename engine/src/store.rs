@@ -1,7 +1,13 @@
 //! Layer 7: what a VFS sees. A [`Store`] is one process's attachment to one database; a [`Session`] is one connection.
 
-use crate::base::{Jci, Result};
-use crate::medium::{BaseOpener, MediumKind};
+use crate::assemble::{self, Parts};
+use crate::attach::{self, Attached};
+use crate::base::{Error, Jci, MediumKind, Result};
+use crate::engine::Engine;
+use crate::keeper::Keeper;
+use crate::medium::BaseOpener;
+use crate::refusal;
+pub use crate::session::Session;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +23,15 @@ pub struct Options {
     pub region: u64,
     /// Keep region and mark over the last close instead of writing everything home.
     pub keep_region: bool,
-    /// Open without the right to write: no write session, and nothing is adopted or created.
+    /// Open without the right to write.
     pub read_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let region = crate::base::limits::DEFAULT_REGION;
+        Options { medium: None, region_dir: None, region, keep_region: false, read_only: false }
+    }
 }
 
 /// How long a commit waits.
@@ -40,7 +53,7 @@ pub struct Stat {
 }
 
 /// The value of a [`Stat`].
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StatValue {
     /// A count or a position.
     Int(u64),
@@ -48,163 +61,168 @@ pub enum StatValue {
     Text(String),
 }
 
-/// One process's attachment to one database. Dropping the last one in the machine closes the database cleanly.
-pub struct Store {
-    _private: (),
+/// How the store came to its engine.
+enum Held {
+    /// By its files.
+    Attached(Box<Attached>),
+    /// From parts, by a test.
+    Assembled(Box<Engine>),
 }
 
-/// One connection: at most one transaction at a time. May move between threads, never used by two at once.
-pub struct Session {
-    _private: (),
+/// One process's attachment to one database. Dropping the last one in the machine closes the database cleanly.
+pub struct Store {
+    /// Some until closed.
+    held: Option<Held>,
+    options: Options,
+    keeper: Option<Keeper>,
 }
 
 impl Store {
     /// Attaches: recovers the region if nobody is attached, adopts a stock base file if it is unmarked.
     ///
     /// # Errors
-    /// `Busy` while another process attaches, detaches or holds stock SQLite's lock; `CantOpen` and `Corrupt` as P13 and P14 say.
-    pub fn attach(_base: Arc<dyn BaseOpener>, _options: &Options) -> Result<Arc<Store>> {
-        unimplemented!()
+    /// `Busy` while another process attaches, detaches or holds stock SQLite's lock; `CantOpen`, `Corrupt` and `Foreign` as
+    /// P13 and P14 say.
+    pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Arc<Store>> {
+        let mut tries = 0;
+        let attached = loop {
+            match attach::attach(base.clone(), options) {
+                // what was in the way was put out of it
+                Err(Error::Busy(why)) if why.ends_with("try again") && tries < 3 => tries += 1,
+                other => break other?,
+            }
+        };
+        Ok(Arc::new_cyclic(|store| Store {
+            keeper: Keeper::start(&attached.engine, store.clone()),
+            held: Some(Held::Attached(Box::new(attached))),
+            options: options.clone(),
+        }))
+    }
+
+    /// A store over parts of the caller's own: recovers the region if it has content, else formats it and adopts the base.
+    /// No thread is started, and nothing is written when it is dropped: as if the process had died.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn assemble(parts: Parts) -> Result<Arc<Store>> {
+        let engine = assemble::from_parts(parts)?;
+        Ok(Arc::new(Store { held: Some(Held::Assembled(Box::new(engine))), options: Options::default(), keeper: None }))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        match &self.held {
+            Some(Held::Attached(attached)) => &attached.engine,
+            Some(Held::Assembled(engine)) => engine,
+            None => unreachable!("a store is closed by its last owner"),
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            let path = self.engine().base.path().to_owned();
+            return Err(Error::ReadOnly { path, reason: "it was opened read-only".into() });
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction of so many bytes of differences and pages goes on in shadow blocks.
+    pub(crate) fn too_large(&self, bytes: usize, pages: usize) -> bool {
+        let engine = self.engine();
+        let ring = engine.layout.ring_slots * crate::format::journal::SLOT as u64;
+        let most = engine.pages.geometry().map_or(u32::MAX, |g| g.layout.max_blocks) / 4;
+        bytes as u64 > (ring / 8).min(1 << 20) || pages > most as usize
+    }
+
+    /// Tells the keeper that there may be something to retire.
+    pub(crate) fn committed(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.nudge(self.engine());
+        }
     }
 
     /// A new connection.
+    ///
+    /// # Errors
+    /// `CantOpen` if all slots are taken; `Full` if there is no room for one.
     pub fn session(self: &Arc<Self>) -> Result<Session> {
-        unimplemented!()
+        Session::new(self.clone())
     }
 
     /// The path of the base file's region, for messages.
+    #[must_use]
     pub fn region_path(&self) -> PathBuf {
-        unimplemented!()
+        self.engine().region.path().to_owned()
     }
 
     /// The medium that was chosen.
+    #[must_use]
     pub fn medium(&self) -> MediumKind {
-        unimplemented!()
+        self.engine().region.kind()
     }
 
     /// All figures.
+    #[must_use]
     pub fn stats(&self) -> Vec<Stat> {
-        unimplemented!()
+        self.engine().stats()
     }
 
-    /// Makes everything committed durable and writes homes as far as readers allow: `nvlite_checkpoint()`. Answers (jci durable, jci home).
-    pub fn checkpoint(&self) -> Result<(Jci, Jci)> {
-        unimplemented!()
+    /// Makes everything committed durable and writes homes as far as readers allow: `nvlite_checkpoint()`. Answers the
+    /// durable JCI and the low-water mark.
+    ///
+    /// # Errors
+    /// Of the media.
+    pub fn checkpoint(self: &Arc<Self>) -> Result<(Jci, Jci)> {
+        self.session()?.checkpoint()
+    }
+
+    /// Writes everything home and leaves a complete stock file, as the last detach does: for a store from parts.
+    ///
+    /// # Errors
+    /// Of the media.
+    pub fn finish(&self) -> Result<bool> {
+        self.engine().finish_all()
     }
 
     /// Detaches. The last attachment writes homes, unmarks the base and removes the side files, unless asked to keep them.
     /// Dropping the last `Arc` does the same but cannot tell an error.
+    ///
+    /// # Errors
+    /// Of the media; `Busy` if connections are still open.
     pub fn close(self: Arc<Self>) -> Result<()> {
-        unimplemented!()
+        match Arc::try_unwrap(self) {
+            Ok(mut store) => store.detach(),
+            Err(_) => Err(Error::Busy("connections are still open")),
+        }
+    }
+
+    fn detach(&mut self) -> Result<()> {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop(self.engine().forked());
+        }
+        match self.held.take() {
+            Some(Held::Attached(attached)) => attached.detach(self.options.keep_region),
+            Some(Held::Assembled(_)) | None => Ok(()),
+        }
     }
 }
 
-impl Session {
-    /// xLock(SHARED): pins the newest visible snapshot (P10). Idempotent. Never waits.
-    pub fn begin_read(&mut self) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// xUnlock(NONE): drops the pin (and a write transaction, if any).
-    pub fn end_read(&mut self) {
-        unimplemented!()
-    }
-
-    /// xLock(RESERVED): takes the writer lock. `Busy` if it is held, `BusySnapshot` if the pin is not the newest commit;
-    /// both record the refusal for [`Session::sleep`] (P11). Pins first if there is no pin (P9).
-    pub fn begin_write(&mut self) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// xUnlock below RESERVED: drops the write set and the preparation, gives the writer lock back if still held.
-    pub fn end_write(&mut self) {
-        unimplemented!()
-    }
-
-    /// True if this session has a write transaction (begun and not ended; a committed one stays begun until `end_write`).
-    pub fn is_writing(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// The snapshot this session reads at, if it has one.
-    pub fn snapshot(&self) -> Option<Jci> {
-        unimplemented!()
-    }
-
-    /// xRead: any offset and length. Own writes first, then the snapshot; without a pin, the newest visible state.
-    /// Bytes past the end are zeroed; answers how many there were. Page 1 is presented normalised (P7); the first
-    /// 16-byte read at offset 24 after a change of incarnation answers sixteen 0xFF bytes (P19).
-    pub fn read(&mut self, _offset: u64, _into: &mut [u8]) -> Result<usize> {
-        unimplemented!()
-    }
-
-    /// xFetch: a pointer to `len` bytes at `offset`, valid and unchanged until [`unfetch`](Self::unfetch); `None` at any time
-    /// (not in the fast tier, page 1, written by this transaction, not within one page, under pressure).
-    pub fn fetch(&mut self, _offset: u64, _len: usize) -> Result<Option<*const u8>> {
-        unimplemented!()
-    }
-
-    /// xUnfetch of one pointer that [`fetch`](Self::fetch) answered.
-    pub fn unfetch(&mut self, _offset: u64, _pointer: *const u8) {
-        unimplemented!()
-    }
-
-    /// xWrite: any offset and length, into the private write set. Without a write transaction it re-takes the writer lock
-    /// if the session's own last commit is still the newest (P6), else `LockLost`.
-    pub fn write(&mut self, _offset: u64, _bytes: &[u8]) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// xTruncate: in a write transaction never fails; the size is settled at commit (P1).
-    pub fn truncate(&mut self, _size: u64) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// xFileSize: bytes, own writes included.
-    pub fn size(&mut self) -> Result<u64> {
-        unimplemented!()
-    }
-
-    /// FCNTL_SYNC: builds the commit and reserves all it needs. Every error of a transaction is returned here. Repeatable.
-    pub fn prepare(&mut self) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// FCNTL_COMMIT_PHASETWO: commits what was prepared; a no-op without a preparation. Fails only by failing the region.
-    /// Releases the writer lock as soon as the commit is published, then waits as `durability` says.
-    pub fn commit(&mut self, _durability: Durability) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// True if somebody else holds the writer lock (xCheckReservedLock).
-    pub fn reserved_elsewhere(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// True if another process is attached (SQLITE_FCNTL_EXTERNAL_READER).
-    pub fn external_reader(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// FCNTL_SIZE_HINT: a coming size in bytes; advice only.
-    pub fn size_hint(&mut self, _size: u64) {
-        unimplemented!()
-    }
-
-    /// The database's page size, once it is known.
-    pub fn page_size(&self) -> Option<u32> {
-        unimplemented!()
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            tracing::error!(%error, "the database was not closed cleanly; the next open recovers it");
+        }
     }
 }
 
-/// xSleep: if this thread's last VFS call was a refusal at RESERVED, waits in the writer queue and returns early when granted (P11);
-/// else sleeps. Answers the time asked.
-pub fn sleep(_time: Duration) -> Duration {
-    unimplemented!()
+/// xSleep: if this thread's last VFS call was a refusal at RESERVED, waits in the writer queue and returns early when
+/// granted (P11); else sleeps. Answers the time asked.
+pub fn sleep(time: Duration) -> Duration {
+    refusal::sleep(time);
+    time
 }
 
-/// Any VFS call other than xSleep clears the refusal that [`sleep`] would act on; `vfs` calls this at the start of every call that
-/// does not go through a [`Session`].
+/// Any VFS call other than xSleep clears the refusal that [`sleep`] would act on; `vfs` calls this at the start of every
+/// call that does not go through a [`Session`].
 pub fn forget_refusal() {
-    unimplemented!()
+    refusal::forget();
 }

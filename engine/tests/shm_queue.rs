@@ -134,7 +134,10 @@ fn a_place_is_kept_between_two_sleeps_of_one_busy_handler() {
             w.queue().release(&w.slots, me);
             let right = w.queue().granted_to(&w.slots, first);
             let took = left.elapsed();
-            assert!(again.join().expect("no panic") && later.join().expect("no panic"), "the grant lapses to the second");
+            assert!(
+                again.join().expect("no panic") && later.join().expect("no panic"),
+                "the grant lapses to the second"
+            );
             (took, right)
         })
     });

@@ -54,6 +54,14 @@ pub enum Error {
         /// Why not, and what to do.
         reason: String,
     },
+    /// A file that is no SQLite database.
+    #[error("{}: not a database: {reason}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The evidence.
+        reason: String,
+    },
     /// A write to something opened or stored read-only.
     #[error("{}: read-only: {reason}", path.display())]
     ReadOnly {

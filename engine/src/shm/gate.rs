@@ -28,7 +28,7 @@ const SLEEPERS: u32 = 2;
 /// Counts closings in the bits above.
 const TURN: u32 = 4;
 /// Turns of the loop before going to sleep; the gate is closed for some microseconds.
-const SPINS: u32 = if cfg!(loom) { 1 } else { 1000 };
+const SPINS: u32 = if cfg!(loom) { 0 } else { 1000 };
 /// How long to sleep at the gate before looking whether its owner lives.
 const SLICE: Duration = Duration::from_millis(10);
 

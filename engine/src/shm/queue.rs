@@ -39,7 +39,7 @@ pub(super) const GIVEN_UP: u64 = 1000 * MS;
 /// | 0      | `word`       | by compare-and-swap: its holder, and who takes it when it is free, granted to it, expired or dead |
 /// | 8      | `granted_at` | who grants, before granting. Stale: a grant that expires too late or too early |
 /// | 16     | `left_at`    | who leaves the lock free on purpose. Stale: a waiter comes too early |
-/// | 24     | `waiters`    | 1: waiters set it; 0: who is about to scan for them, by swap. Stale 1: a scan in vain |
+/// | 24     | `waiters`    | 1: waiters set it; 0: who is about to scan for them. By swap only: a plain 1 over a 1 would hide the first one's waiter. Stale 1: a scan in vain |
 /// | 64     | `tickets`    | waiters, by adding 1 |
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -195,7 +195,7 @@ impl WriterLock {
                 continue;
             };
             // There may be more behind it, which this scan has passed over.
-            self.waiters.store(1, Ordering::Release);
+            self.waiters.swap(1, Ordering::AcqRel);
             let now = clock::now();
             if may_leave_free && self.should_leave_free(slots, head, now) {
                 self.left_at.store(now, Ordering::Relaxed);

@@ -165,7 +165,8 @@ impl Slot {
     pub fn begin_copy(&self) {
         let seq = self.seq.load(Ordering::Relaxed);
         debug_assert!(seq & 1 == 0, "begin_copy twice");
-        self.seq.store(seq + 1, Ordering::Relaxed);
+        // Release: who finds this read instead of the one before knows that that one has ended.
+        self.seq.store(seq + 1, Ordering::Release);
         // Pairs with the fence of Grace::begin: either it sees this read, or the look-up sees what was removed.
         fence(Ordering::SeqCst);
     }

@@ -57,7 +57,7 @@ impl WriterLock {
             let woken = slot.wake.load(Ordering::Acquire);
             // Release: who sees it sees the ticket.
             slot.asleep.store(ASLEEP, Ordering::Release);
-            self.waiters.store(1, Ordering::Release);
+            self.waiters.swap(1, Ordering::AcqRel);
             fence(Ordering::SeqCst);
             let now = clock::now();
             let overslept = before.replace(woken) == Some(woken);

@@ -1,0 +1,144 @@
+//! Applying a commit's groups to the pages: in place where nobody looks, else copy on write (P2). Idempotent: the taker
+//! over of a dead writer's lock applies the same record again.
+
+use crate::base::sync::Ordering;
+use crate::base::{BlockNo, Jci, PageNo, VirtNo};
+use crate::format::entry::Entry;
+use crate::format::journal::Change;
+use crate::pages::alloc::Pins;
+use crate::pages::virt::{ENTRY_CHANGED, Place};
+use crate::pages::{Pages, heads};
+use crate::shared::count;
+
+const R: Ordering = Ordering::Relaxed;
+
+/// The making of one commit's versions.
+pub struct Apply<'a> {
+    /// The pages.
+    pub pages: &'a Pages,
+    /// The commit.
+    pub jci: Jci,
+    /// What readers pin, `visible` included unless the gate is closed.
+    pub pins: &'a Pins,
+    /// Whether stores in place are allowed: the gate is closed and no fetched pointer is out.
+    pub in_place: bool,
+    /// Virtblocks made for the shadow blocks that the record names; empty when a dead writer's record is applied.
+    pub shadow: &'a dyn Fn(PageNo) -> Option<VirtNo>,
+}
+
+impl Apply<'_> {
+    /// Applies one group. Everything it needs was reserved.
+    pub fn group(&self, page: PageNo, change: Change<'_>) {
+        match change {
+            Change::Block { index, cold } => self.shadow_block(page, index, cold),
+            Change::Ranges { fresh, ranges } => {
+                let block = self.block_for(page, fresh);
+                let arena = &self.pages.geo().arena;
+                for (at, bytes) in ranges {
+                    self.stored(block, at, bytes.len() as u32);
+                    arena.store(block, at, bytes);
+                }
+            }
+        }
+    }
+
+    fn shadow_block(&self, page: PageNo, index: u32, cold: bool) {
+        let place = if cold { Place::Cold(index) } else { Place::Fast(BlockNo(index)) };
+        let newest = self.pages.newest(page);
+        if newest.is_some_and(|(_, virt)| virt.birth() == self.jci) {
+            return; // applied before the writer died
+        }
+        let older = newest.map_or(VirtNo::NONE, |(v, _)| v);
+        let v = (self.shadow)(page).unwrap_or_else(|| self.pages.take_virt(page, self.jci, older));
+        let virt = self.pages.virt(v);
+        virt.birth.store(self.jci.0, R);
+        virt.older.store(older.0, R);
+        virt.named.store(1, R);
+        virt.dirty.store(self.jci.0, R);
+        virt.move_to(place);
+        match place {
+            Place::Fast(b) => {
+                self.pages.block(b).virt.store(v.0, R);
+                self.own_entry(page, b);
+            }
+            _ => self.pages.shared.head().cold_dirty.store(1, R),
+        }
+        self.link(page, v);
+    }
+
+    /// The block to store into: the current one, cleared if `fresh`, or a copy.
+    fn block_for(&self, page: PageNo, fresh: bool) -> BlockNo {
+        let (pages, arena) = (self.pages, &self.pages.geo().arena);
+        let newest = pages.newest(page);
+        if let Some((_, virt)) = newest
+            && let Place::Fast(b) = virt.place()
+            && (virt.birth() == self.jci || (self.in_place && !self.pins.within(virt.birth(), self.jci)))
+        {
+            if virt.dirty.load(R) == 0 {
+                // until now its home would have done: from here on the block is the page's place, all of it
+                self.stored(b, 0, arena.size());
+                self.own_entry(page, b);
+            }
+            virt.dirty.store(self.jci.0, Ordering::Release);
+            if virt.birth() != self.jci {
+                count(&pages.shared.head().counters.pages_in_place, 1);
+            }
+            if fresh {
+                self.stored(b, 0, arena.size());
+                arena.zero(b);
+            }
+            return b;
+        }
+        count(&pages.shared.head().counters.pages_copied, 1);
+        let older = newest.map_or(VirtNo::NONE, |(v, _)| v);
+        let v = pages.take_virt(page, self.jci, older);
+        let b = pages.take_block(v).expect("prepare reserved a block for every page");
+        self.stored(b, 0, arena.size());
+        match newest.map(|(_, virt)| virt.place()) {
+            Some(Place::Fast(old)) if !fresh => arena.copy(old, b),
+            _ => {
+                debug_assert!(fresh, "prepare brought page {page} in");
+                arena.zero(b);
+            }
+        }
+        self.own_entry(page, b);
+        let virt = pages.virt(v);
+        virt.dirty.store(self.jci.0, R);
+        virt.move_to(Place::Fast(b));
+        self.link(page, v);
+        b
+    }
+
+    /// Publishes `v` as the newest version, and takes out those behind it that nobody sees.
+    fn link(&self, page: PageNo, v: VirtNo) {
+        heads::set(&self.pages.shared, page, v);
+        self.pages.prune(v, self.pins);
+    }
+
+    /// Says in the durable array that `b` is the page's place from this commit on.
+    fn own_entry(&self, page: PageNo, b: BlockNo) {
+        if self.pages.pmem.is_some() {
+            self.stored(b, 0, 0);
+            self.pages.block(b).flags.fetch_or(ENTRY_CHANGED, R);
+            self.pages.store_entry(b, Some(Entry { page, birth: self.jci }));
+        }
+    }
+
+    /// Notes bytes that the next retirement has to flush, before they are stored: a dead writer's stores are known, too.
+    fn stored(&self, b: BlockNo, at: u32, len: u32) {
+        if self.pages.pmem.is_none() {
+            return;
+        }
+        let block = self.pages.block(b);
+        let seen = block.stored.load(R);
+        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
+            self.pages.push_touched(b);
+        }
+        if len > 0 {
+            let unit = (self.pages.geo().arena.size() / 64).max(64);
+            let (first, last) = (at / unit, (at + len - 1) / unit);
+            let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
+            block.stored.store(seen | mask, R);
+        }
+    }
+}

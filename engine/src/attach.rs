@@ -1,0 +1,459 @@
+//! Attaching to a database by its files (P13, P14), and leaving it. All of it runs under one exclusive, timed lock on the
+//! region file, so that two processes never see each other half way.
+//!
+//! | base | region | anybody attached | what happens |
+//! | --- | --- | --- | --- |
+//! | marked | its own | yes | join: open the mapping that the superblock names |
+//! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
+//! | marked | its own | no | recover, new mapping |
+//! | marked | none, or another's | | refuse, naming the identity that is missing |
+//! | unmarked | any | no | set the region aside, never apply it; adopt the base into a new region |
+
+use crate::assemble::{self, Parts};
+use crate::base::{Error, MediumKind, RegionId, Result};
+use crate::engine::{Engine, Region};
+use crate::format::mark;
+use crate::format::superblock::Superblock;
+use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
+use crate::shared::Places;
+use crate::shm::{AttachLock, Liveness, Segment};
+use crate::stats::medium_name;
+use crate::store::Options;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait for another process that attaches or detaches.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The side files of a database.
+#[derive(Clone, Debug)]
+pub struct SideFiles {
+    /// The base file.
+    pub base: PathBuf,
+    /// Where the others are.
+    pub dir: PathBuf,
+    /// The region.
+    pub region: PathBuf,
+    /// The cold file.
+    pub cold: PathBuf,
+}
+
+impl SideFiles {
+    /// The side files of `base`.
+    #[must_use]
+    pub fn of(base: &Path, dir: Option<&Path>) -> SideFiles {
+        let parent = base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = dir.unwrap_or(parent).to_owned();
+        let name = base.file_name().unwrap_or_default();
+        let side = |suffix: &str| {
+            let mut name = name.to_owned();
+            name.push(suffix);
+            dir.join(name)
+        };
+        SideFiles { base: base.to_owned(), region: side("-nvlite"), cold: side("-cold"), dir }
+    }
+}
+
+/// An attachment: the engine, and what it takes to leave.
+pub struct Attached {
+    /// The engine.
+    pub engine: Engine,
+    /// Where things are.
+    pub files: SideFiles,
+    /// The region file, open for the attach lock.
+    pub lock_file: File,
+}
+
+fn random(n: &mut [u8]) -> Result<()> {
+    let path = Path::new("/dev/urandom");
+    File::open(path).and_then(|mut f| f.read_exact(n)).map_err(|e| Error::io(path, "read", e))
+}
+
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut id = [0u8; 16];
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        let value = |d: u8| (d as char).to_digit(16).unwrap_or(0) as u8;
+        *byte = value(pair[0]) << 4 | value(pair[1]);
+    }
+    id
+}
+
+fn header_of(base: &dyn BaseFile) -> Result<[u8; mark::HEADER]> {
+    let mut header = [0u8; mark::HEADER];
+    base.read_at(0, &mut header)?;
+    Ok(header)
+}
+
+/// Opens the region file, making an empty one if there is none, and takes its lock. The file that the path names is locked
+/// then: a detaching process may have removed the one we opened first.
+fn lock_region(files: &SideFiles) -> Result<(File, AttachLock)> {
+    loop {
+        let file = match FileDisk::open(&files.region) {
+            Ok(disk) => disk,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                match FileDisk::create(&files.region) {
+                    Ok(disk) => {
+                        disk.same_access(&files.base)?;
+                        disk
+                    }
+                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let file = file.file().try_clone().map_err(|e| Error::io(&files.region, "open", e))?;
+        let lock = AttachLock::take(&file, PATIENCE)?;
+        let ours = file.metadata().map_err(|e| Error::io(&files.region, "look at", e))?;
+        match std::fs::metadata(&files.region) {
+            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => return Ok((file, lock)),
+            _ => drop(lock),
+        }
+    }
+}
+
+fn choose_medium(options: &Options, files: &SideFiles) -> Result<MediumKind> {
+    for dir in [files.base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), &files.dir] {
+        if is_network_fs(dir)? {
+            return Err(Error::cant_open(
+                dir,
+                "network file systems are refused: their locks and mappings are not shared",
+            ));
+        }
+    }
+    match options.medium {
+        None => Ok(if probe(&files.dir) { MediumKind::Dax } else { MediumKind::File }),
+        Some(MediumKind::Dax) if !probe(&files.dir) => {
+            Err(Error::cant_open(&files.dir, "medium=dax, but MAP_SYNC does not succeed here"))
+        }
+        Some(MediumKind::Ram) if !is_tmpfs(&files.dir)? => Err(Error::cant_open(
+            &files.dir,
+            "medium=ram needs the region on tmpfs: set region_dir to a directory there (for example /dev/shm)",
+        )),
+        Some(kind) => Ok(kind),
+    }
+}
+
+fn open_region(files: &SideFiles, kind: MediumKind) -> Result<Region> {
+    Ok(match kind {
+        MediumKind::File => Region::Disk(Arc::new(FileDisk::open(&files.region)?)),
+        kind => Region::Pmem(Arc::new(Mapped::open(&files.region, kind)?)),
+    })
+}
+
+fn open_cold(files: &SideFiles) -> Result<Arc<dyn Disk>> {
+    match FileDisk::open(&files.cold) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let disk = FileDisk::create(&files.cold)?;
+            disk.same_access(&files.base)?;
+            Ok(Arc::new(disk))
+        }
+        other => Ok(Arc::new(other?)),
+    }
+}
+
+/// Reads the superblock of a region file as plain bytes; `None` if the file is empty.
+fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
+    let disk = FileDisk::open(&files.region)?;
+    if disk.len()? == 0 {
+        return Ok(None);
+    }
+    Region::Disk(Arc::new(disk)).superblock().map(Some)
+}
+
+/// Attaches to the database of `base`.
+///
+/// # Errors
+/// As the table says; `Busy` while another process is in the middle of attaching, or stock SQLite uses the file.
+pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> {
+    let files = SideFiles::of(base.path(), options.region_dir.as_deref());
+    let handle = base.open()?;
+    let header = header_of(handle.as_ref())?;
+    if let Some(id) = mark::identity(&header)
+        && !files.region.exists()
+        && mark::identity(&header_of(handle.as_ref())?) == Some(id)
+    {
+        return Err(missing(&files, id));
+    }
+    let (lock_file, lock) = lock_region(&files)?;
+    let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
+    let result = if liveness.anyone_else() {
+        join(&base, options, &files, liveness)
+    } else {
+        first(&base, options, &files, liveness, handle.as_ref())
+    };
+    match result {
+        Ok(engine) => {
+            drop(lock);
+            Ok(Attached { engine, files, lock_file })
+        }
+        Err(error) => {
+            // an empty region file is one that this call made
+            if lock_file.metadata().is_ok_and(|m| m.len() == 0) {
+                let _ = std::fs::remove_file(&files.region);
+            }
+            drop(lock);
+            Err(error)
+        }
+    }
+}
+
+fn missing(files: &SideFiles, id: RegionId) -> Error {
+    Error::cant_open(
+        &files.base,
+        format!(
+            "its newest data is in the nvlite region {id}, which is not at {}; put the region back or open with the region_dir that has it",
+            files.region.display()
+        ),
+    )
+}
+
+fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, liveness: Liveness) -> Result<Engine> {
+    let superblock = peek(files)?.ok_or_else(|| Error::cant_open(&files.region, "it is attached, but empty"))?;
+    if let Some(kind) = options.medium.filter(|&kind| kind != superblock.medium) {
+        let (asked, has) = (medium_name(kind), medium_name(superblock.medium));
+        let why = format!("medium={asked} was asked for, but other processes have it open as {has}");
+        return Err(Error::cant_open(&files.region, why));
+    }
+    let path = PathBuf::from(std::ffi::OsString::from_vec(superblock.mapping.clone()));
+    let unreachable = |why: &str| {
+        let path = path.display();
+        Error::cant_open(
+            &files.region,
+            format!(
+                "another process has this database open through the shared mapping {path}, which {why}; processes that share a database must see the same {path} (same container, same mount namespace, same nvlite version)"
+            ),
+        )
+    };
+    let region = open_region(files, superblock.medium)?;
+    let places =
+        Places::new(&crate::format::layout::Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
+    if superblock.boot != boot_id() {
+        return Err(unreachable("belongs to another boot of the machine"));
+    }
+    if superblock.shape != places.shape() {
+        return Err(unreachable("has another layout: it was made by another version of nvlite"));
+    }
+    let segment =
+        Segment::open(&path, superblock.mapping_len).map_err(|_| unreachable("cannot be opened from here"))?;
+    let mut nonce = [0u8; 16];
+    segment.copy_out(places.len, &mut nonce);
+    if nonce != superblock.nonce {
+        return Err(unreachable("is another one (its nonce differs)"));
+    }
+    let cold = open_cold(files)?;
+    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
+    let engine = Engine::join(parts, superblock)?;
+    engine.shared.check()?;
+    Ok(engine)
+}
+
+fn first(
+    base: &Arc<dyn BaseOpener>,
+    options: &Options,
+    files: &SideFiles,
+    liveness: Liveness,
+    handle: &dyn BaseFile,
+) -> Result<Engine> {
+    let found = match peek(files) {
+        Ok(found) => found,
+        Err(error) if mark::identity(&header_of(handle)?).is_some() => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "setting an unusable region aside");
+            set_aside(files, "unreadable")?;
+            return Err(Error::Busy("a stale region was set aside; try again"));
+        }
+    };
+    let marked = mark::identity(&header_of(handle)?);
+    let superblock = match (marked, found) {
+        (Some(id), Some(s)) if s.region == id && s.complete => {
+            tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
+            assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
+            set_aside(files, &format!("{id}"))?;
+            remove(&stale(&files.region, &id.to_string()));
+            return Err(Error::Busy("a clean close was finished; try again"));
+        }
+        (Some(id), Some(s)) if s.region == id => {
+            remove_old_mapping(&s);
+            check_medium(options, files, &s)?;
+            s
+        }
+        (Some(id), _) => return Err(missing(files, id)),
+        (None, Some(s)) => {
+            set_aside(files, &s.region.to_string())?;
+            return Err(Error::Busy("a stale region was set aside; try again"));
+        }
+        (None, None) => adopt(base, options, files, handle)?,
+    };
+    let region = open_region(files, superblock.medium)?;
+    let cold = open_cold(files)?;
+    let len = assemble::mapping_len(superblock.budget, superblock.medium);
+    let (segment, path, nonce) = new_mapping(files, superblock.region, len, superblock.budget)?;
+    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
+    let engine = Engine::first(parts, |s, places| {
+        s.mapping = path.as_os_str().as_bytes().to_vec();
+        s.mapping_len = len + 4096;
+        s.nonce = nonce;
+        s.boot = boot_id();
+        s.shape = places.shape();
+    });
+    engine.inspect_err(|_| remove(&path))
+}
+
+fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -> Result<()> {
+    match options.medium {
+        Some(kind) if kind != superblock.medium => {
+            let (asked, has) = (medium_name(kind), medium_name(superblock.medium));
+            let why = format!(
+                "medium={asked} was asked for, but its data is on medium {has}; open and close it with that first"
+            );
+            Err(Error::cant_open(&files.region, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes a stock base over: recovered by stock SQLite, a new region beside it, marked under stock SQLite's exclusive lock.
+fn adopt(
+    base: &Arc<dyn BaseOpener>,
+    options: &Options,
+    files: &SideFiles,
+    handle: &dyn BaseFile,
+) -> Result<Superblock> {
+    let kind = choose_medium(options, files)?;
+    if !handle.is_empty()? {
+        base.recover_stock()?;
+    }
+    handle.lock_exclusive()?;
+    let result = adopt_locked(options, files, handle, kind);
+    handle.unlock()?;
+    result
+}
+
+fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Superblock> {
+    let header = header_of(handle)?;
+    if header[18] == 2 || header[19] == 2 {
+        return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
+    }
+    let page_size = if handle.is_empty()? { 0 } else { mark::page_size(&header).unwrap_or(0) };
+    let mut id = RegionId::default();
+    random(&mut id.0)?;
+    let superblock = assemble::new_superblock(id, options.region, kind, page_size);
+    let disk = FileDisk::open(&files.region)?;
+    disk.set_len(assemble::region_len(options.region, kind))?;
+    let region = open_region(files, kind)?;
+    let made = assemble::format_region(&region, &superblock).and_then(|()| {
+        sync_dir(&files.dir)?;
+        if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
+        assemble::mark_base(handle, id)
+    });
+    match made {
+        Ok(_) => Ok(superblock),
+        Err(error) => {
+            if mark::identity(&header_of(handle)?).is_none() {
+                disk.set_len(0)?; // removed by the caller: nothing refers to it
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A new mapping: on tmpfs where that has room, else beside the region.
+fn new_mapping(files: &SideFiles, id: RegionId, len: u64, budget: u64) -> Result<(Segment, PathBuf, [u8; 16])> {
+    let mut nonce = [0u8; 16];
+    random(&mut nonce)?;
+    let tail: String = nonce[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let name = format!("nvlite-{id}-{tail}");
+    let shm = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(shm).map_or(0, |s| s.f_bavail * s.f_frsize);
+    let on_tmpfs = is_tmpfs(shm).unwrap_or(false) && room > budget.min(64 << 20) + (16 << 20);
+    let dir = if on_tmpfs { shm } else { &files.dir };
+    let path = std::path::absolute(dir.join(&name)).map_err(|e| Error::io(dir, "resolve", e))?;
+    let segment = Segment::create(&path, len + 4096)?;
+    let made = FileDisk::open(&path).and_then(|disk| disk.same_access(&files.base)).and_then(|()| {
+        segment.commit(len, 4096)?;
+        segment.copy_in(len, &nonce);
+        Ok(())
+    });
+    made.inspect_err(|_| remove(&path))?;
+    Ok((segment, path, nonce))
+}
+
+fn stale(path: &Path, id: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".stale-{id}"));
+    PathBuf::from(name)
+}
+
+/// Sets a region that is not the base's aside: never applied, never deleted.
+fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
+    for path in [&files.region, &files.cold] {
+        if path.exists() {
+            std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
+        }
+    }
+    sync_dir(&files.dir)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(path = %path.display(), %error, "not removed");
+    }
+}
+
+/// A mapping of an earlier boot or of processes that are all dead: nobody can use it again.
+fn remove_old_mapping(superblock: &Superblock) {
+    let path = PathBuf::from(std::ffi::OsString::from_vec(superblock.mapping.clone()));
+    let ours =
+        path.file_name().is_some_and(|n| n.as_bytes().starts_with(format!("nvlite-{}", superblock.region).as_bytes()));
+    if ours && path.exists() {
+        remove(&path);
+    }
+}
+
+impl Attached {
+    /// Leaves. The last one writes everything home and removes the side files, unless `keep`.
+    ///
+    /// # Errors
+    /// Of the media; everything then stays for the next open to recover.
+    pub fn detach(self, keep: bool) -> Result<()> {
+        let Attached { engine, files, lock_file } = self;
+        if engine.forked() {
+            std::mem::forget(engine);
+            return Ok(());
+        }
+        let _lock = AttachLock::take(&lock_file, PATIENCE)?;
+        let slots = engine.shared.slots();
+        if engine.shared.check().is_err() {
+            return Ok(());
+        }
+        let base = engine.base.open()?;
+        engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
+        if engine.live.anyone_else() {
+            slots.release(engine.keeper);
+            return Ok(());
+        }
+        let done = !keep && engine.finish_all()?;
+        let mapping = engine.shared.segment.path().map(Path::to_owned);
+        drop(base);
+        drop(engine);
+        if done {
+            remove(&files.region);
+            remove(&files.cold);
+            sync_dir(&files.dir)?;
+        }
+        if let Some(path) = mapping {
+            remove(&path);
+        }
+        Ok(())
+    }
+}

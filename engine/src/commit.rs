@@ -1,0 +1,294 @@
+//! Layer 5: the commit. [`Engine::publish`] is the commit point on one screen; [`Engine::repair`] finishes a dead writer's.
+
+use crate::apply::Apply;
+use crate::base::limits::GATE_PAGES;
+use crate::base::sync::Ordering;
+use crate::base::{Error, Jci, PageNo, Result, VirtNo};
+use crate::engine::{Engine, Region};
+use crate::format::journal::{Change, HEADER, Header, MAX_PARTS, Packer, SLOT, groups};
+use crate::medium::{BaseFile, Site};
+use crate::pages::alloc::Pins;
+use crate::pages::virt::Place;
+use crate::shared::count;
+use crate::shm::SlotNo;
+use std::collections::HashSet;
+
+const R: Ordering = Ordering::Relaxed;
+/// Slots of a device block: batches start at its boundaries.
+pub const BLOCK_SLOTS: u64 = 4096 / SLOT as u64;
+
+/// A commit that was prepared: everything it needs is reserved.
+#[derive(Default)]
+pub struct Prepared {
+    /// Its record, headers to be filled in.
+    pub packer: Packer,
+    /// Pages it touches.
+    pub pages: usize,
+    /// Pins, gathered at the commit; kept for its memory.
+    pub pins: Pins,
+    /// Whether it shrinks the database.
+    pub shrinks: bool,
+}
+
+impl Engine {
+    /// Makes sure that `parts` slots of the ring can be taken, retiring what stands in the way.
+    pub fn reserve_ring(&self, parts: usize, base: &dyn BaseFile) -> Result<()> {
+        let need = parts as u64 + 2 * BLOCK_SLOTS;
+        if parts > MAX_PARTS || need > self.layout.ring_slots / 2 {
+            return Err(Error::Full {
+                path: self.region.path().to_owned(),
+                what: "a commit record",
+                cause: format!("{parts} micro-journals of {} in the ring", self.layout.ring_slots),
+            });
+        }
+        let head = self.shared.head();
+        let room = || self.layout.ring_slots - (head.ring_head.load(R) - head.ring_tail.load(Ordering::Acquire));
+        if room() < need {
+            self.retire_now(base)?;
+        }
+        if room() < need {
+            return Err(self.pages.corrupt("ring", "a retirement freed nothing".into()));
+        }
+        Ok(())
+    }
+
+    fn take_slots(&self, n: u64) -> u64 {
+        let head = &self.shared.head().ring_head;
+        // the flush leader may move it up to a block boundary meanwhile
+        let mut at = head.load(Ordering::Acquire);
+        while let Err(now) = head.compare_exchange_weak(at, at + n, Ordering::AcqRel, Ordering::Acquire) {
+            at = now;
+        }
+        at
+    }
+
+    /// The commit, under the writer lock: writes the record, persists it once (`dax`, `ram`) or leaves it to the batch
+    /// (`file`), applies, publishes. `at_once` makes it visible in the same step. Cannot fail. Answers its JCI.
+    pub fn publish(
+        &self,
+        slot: SlotNo,
+        prepared: &mut Prepared,
+        at_once: bool,
+        shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
+    ) -> Jci {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let jci = head.clock.published().next();
+        let parts = prepared.packer.parts();
+        // announced before its slots are taken: a flush leader that finds them taken waits for the commit
+        head.pending_pos.store(u64::MAX, R);
+        head.pending_parts.store(parts as u64, R);
+        head.pending_jci.store(jci.0, Ordering::Release);
+        let position = self.take_slots(parts as u64);
+        head.pending_pos.store(position, R);
+
+        let retire = self.write_record(jci, position, &mut prepared.packer);
+        if let Region::Pmem(pmem) = &self.region {
+            // from here on the commit is durable: stores in place may follow, in any order
+            pmem.fence(Site::CommitFence);
+            count(&head.counters.fences, 1);
+            self.retired_by_fence(retire, position);
+            head.clock.set_durable(jci);
+        }
+
+        let gate = at_once && prepared.pages <= GATE_PAGES;
+        if gate {
+            head.clock.close_gate(slots.holder(slot));
+        }
+        prepared.pins.gather(&self.pages, slot, (!gate).then(|| head.clock.visible()));
+        let in_place = gate && !slots.fetches_out();
+        self.apply_record(jci, &mut prepared.packer, &prepared.pins, in_place, shadow);
+        if prepared.shrinks {
+            head.shrunk.store(jci.0, R);
+        }
+        head.published_pos.store(position + parts as u64, Ordering::Release);
+        slots.get(slot).set_pin(jci);
+        if gate {
+            head.clock.open_gate_at(jci, slots.get(slot));
+        } else {
+            head.clock.publish(jci);
+            if at_once {
+                head.clock.set_visible(jci);
+            }
+        }
+        head.pending_jci.store(0, Ordering::Release);
+        count(&head.counters.commits, 1);
+        jci
+    }
+
+    /// Writes the parts; on `dax` and `ram` they are on their way to the medium. Answers whether what earlier commits
+    /// stored in place is, too, and so will be retired by the coming fence.
+    fn write_record(&self, jci: Jci, position: u64, packer: &mut Packer) -> bool {
+        let head = self.shared.head();
+        let (low_water, durable) = (Jci(head.retired.load(R)), head.clock.durable());
+        let parts = packer.parts() as u16;
+        count(&head.counters.bytes_logged, packer.used());
+        for i in 0..parts {
+            let part = packer.part_mut(usize::from(i));
+            let len = (part.len() - HEADER) as u16;
+            let sum = self.body_sum(part);
+            let at = position + u64::from(i);
+            Header { jci, low_water, durable, part: i, parts, len }.encode(
+                self.seed,
+                at % self.layout.ring_slots,
+                sum,
+                part,
+            );
+            match &self.region {
+                Region::Pmem(pmem) => pmem.stream(Site::CommitRecord, self.layout.slot_at(at), part),
+                Region::Disk(_) => self.shared.segment.copy_in(self.mirror_at(at), part),
+            }
+        }
+        let used = position - head.ring_tail.load(R);
+        // twice a lap: what is retired now is attested by the next header, and its slots are free then
+        let due = used > self.layout.ring_slots / 4 && head.cold_dirty.load(R) == 0;
+        self.mapped() && due && {
+            let lines = self.pages.flush_touched() + self.pages.clear_entries();
+            count(&head.counters.lines_flushed, lines);
+            true
+        }
+    }
+
+    /// After the commit's fence: its header attests the low-water mark it bears, and what was flushed before it is retired.
+    fn retired_by_fence(&self, retire: bool, position: u64) {
+        let head = self.shared.head();
+        head.attested.store(head.retired.load(R), R);
+        head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
+        self.pages.after_fence();
+        if retire {
+            head.retired_pos.store(position, R);
+            head.retired.store(head.clock.published().0, R);
+            count(&head.counters.retirements, 1);
+        }
+    }
+
+    fn apply_record(
+        &self,
+        jci: Jci,
+        packer: &mut Packer,
+        pins: &Pins,
+        in_place: bool,
+        shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
+    ) {
+        let apply = Apply { pages: &self.pages, jci, pins, in_place, shadow };
+        let page_size = self.pages.geo().arena.size();
+        for i in 0..packer.parts() {
+            for (page, change) in groups(&packer.part_mut(i)[HEADER..], page_size).flatten() {
+                apply.group(page, change);
+            }
+        }
+    }
+
+    /// Under the writer lock, after its holder died: brings the lists in order, finishes or drops the commit in progress.
+    pub fn repair(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let _ = base;
+        let jci = Jci(head.pending_jci.load(Ordering::Acquire));
+        let pending = jci > head.clock.published();
+        let record = if pending { self.pending_record(jci) } else { None };
+        let mut keep = HashSet::new();
+        let page_size = self.pages.geometry().map_or(512, |g| g.arena.size());
+        for part in record.iter().flatten() {
+            for (_, change) in groups(part, page_size).flatten() {
+                if let Change::Block { index, cold } = change {
+                    let fast = Place::Fast(crate::base::BlockNo(index));
+                    keep.insert(if cold { Place::Cold(index) } else { fast });
+                }
+            }
+        }
+        self.pages.rebuild(&keep);
+        match record {
+            Some(parts) => self.finish(slot, jci, &parts)?,
+            // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring
+            None if pending => self.drop_pending()?,
+            None => {}
+        }
+        head.pending_jci.store(0, Ordering::Release);
+        // nobody has slots that are not published: what the dead one took is finished or a hole
+        head.published_pos.fetch_max(head.ring_head.load(Ordering::Acquire), Ordering::AcqRel);
+        if head.clock.gate_owner().is_some() {
+            let pin = slots.get(slot).pin();
+            head.clock.open_gate_at(head.clock.published(), slots.get(slot));
+            pin.map_or_else(|| slots.get(slot).unpin(), |jci| slots.get(slot).set_pin(jci));
+        }
+        Ok(())
+    }
+
+    /// The bodies of the pending commit, if its record is whole.
+    fn pending_record(&self, jci: Jci) -> Option<Vec<Vec<u8>>> {
+        let head = self.shared.head();
+        let (position, parts) = (head.pending_pos.load(R), head.pending_parts.load(R));
+        if position == u64::MAX {
+            return None;
+        }
+        (0..parts)
+            .map(|i| {
+                let mut bytes = [0u8; SLOT];
+                let header = self.part_at(position + i, &mut bytes)?;
+                (header.jci == jci && u64::from(header.part) == i && u64::from(header.parts) == parts)
+                    .then(|| bytes[HEADER..HEADER + usize::from(header.len)].to_vec())
+            })
+            .collect()
+    }
+
+    fn finish(&self, slot: SlotNo, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
+        let (head, page_size) = (self.shared.head(), self.pages.geo().arena.size());
+        if let Region::Pmem(pmem) = &self.region {
+            // its owner may have died before its fence
+            for (i, part) in parts.iter().enumerate() {
+                let at = self.layout.slot_at(head.pending_pos.load(R) + i as u64);
+                pmem.flush(Site::CommitRecord, at, (HEADER + part.len()) as u64);
+            }
+            pmem.fence(Site::CommitFence);
+        }
+        let changes: Vec<_> = parts.iter().flat_map(|part| groups(part, page_size).flatten()).collect();
+        let pages = changes.len() as u32;
+        crate::pages::heads::reserve(&self.pages.shared, pages)?;
+        self.pages.reserve_virts(3 * pages)?;
+        while self.pages.free_blocks() < pages && self.pages.grow()? {}
+        let mut pins = Pins::default();
+        let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
+        pins.gather(&self.pages, slot, visible);
+        // a closed gate: the dead writer may have stored in place, and only what no pin saw; a copy is right as well
+        let in_place = visible.is_none() && !self.shared.slots().fetches_out();
+        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, shadow: &|_| None };
+        for (page, change) in changes {
+            if !in_place && self.pages.free_blocks() == 0 {
+                return Err(Error::Full {
+                    path: self.region.path().to_owned(),
+                    what: "the commit of a dead process",
+                    cause: "no free block".into(),
+                });
+            }
+            apply.group(page, change);
+        }
+        head.clock.publish(jci);
+        if self.mapped() {
+            head.clock.set_durable(jci);
+            head.clock.set_visible(jci);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that no part of a commit that never was can be taken for one of the next commit of that number.
+    fn drop_pending(&self) -> Result<()> {
+        let head = self.shared.head();
+        let (position, parts) = (head.pending_pos.load(R), head.pending_parts.load(R));
+        if position == u64::MAX {
+            return Ok(()); // it had written nothing
+        }
+        for i in 0..parts {
+            match &self.region {
+                Region::Pmem(pmem) => {
+                    let at = self.layout.slot_at(position + i);
+                    pmem.zero(at, HEADER as u64);
+                    pmem.flush(Site::CommitRecord, at, HEADER as u64);
+                }
+                Region::Disk(_) => self.shared.segment.zero(self.mirror_at(position + i), HEADER as u64),
+            }
+        }
+        if let Region::Pmem(pmem) = &self.region {
+            pmem.fence(Site::CommitFence);
+        }
+        Ok(())
+    }
+}

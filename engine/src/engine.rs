@@ -1,0 +1,287 @@
+//! Layer 5, the common ground of commit, flush, retirement and recovery: one process's view of one database.
+
+use crate::base::checksum::checksum;
+use crate::base::sync::Ordering;
+use crate::base::{Error, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
+use crate::format::journal::{HEADER, Header, SLOT};
+use crate::format::layout::{Layout, RING_AT};
+use crate::format::superblock::{self, Superblock};
+use crate::format::{FormatError, mark};
+use crate::medium::{BaseFile, BaseOpener, Disk, Pmem, Site};
+use crate::pages::Pages;
+use crate::pages::virt::{Place, Virt};
+use crate::shared::{Shared, count};
+use crate::shm::{ForkGuard, Hold, Liveness, PinAt, Pinned, SlotNo};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// What the region lies on.
+#[derive(Clone)]
+pub enum Region {
+    /// Byte-addressable: `dax`, `ram`, or a simulation of them.
+    Pmem(Arc<dyn Pmem>),
+    /// A file with a sync.
+    Disk(Arc<dyn Disk>),
+}
+
+impl Region {
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Region::Pmem(p) => p.path(),
+            Region::Disk(d) => d.path(),
+        }
+    }
+
+    /// What it lies on.
+    #[must_use]
+    pub fn kind(&self) -> MediumKind {
+        match self {
+            Region::Pmem(p) => p.kind(),
+            Region::Disk(_) => MediumKind::File,
+        }
+    }
+
+    /// Reads bytes; missing ones are zero.
+    pub fn load(&self, off: u64, into: &mut [u8]) -> Result<()> {
+        match self {
+            Region::Pmem(p) if off + into.len() as u64 <= p.len() => p.load(off, into),
+            Region::Pmem(_) => into.fill(0),
+            Region::Disk(d) => {
+                d.read_at(off, into)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the superblock that holds.
+    pub fn superblock(&self) -> Result<Superblock> {
+        let (mut a, mut b) = (vec![0; superblock::SIZE], vec![0; superblock::SIZE]);
+        self.load(0, &mut a)?;
+        self.load(superblock::SIZE as u64, &mut b)?;
+        Superblock::choose(&a, &b).map_err(|why| match why {
+            FormatError::Version(_) | FormatError::Foreign => Error::cant_open(self.path(), why.to_string()),
+            _ => Error::corrupt(self.path(), "superblock", why.to_string()),
+        })
+    }
+
+    /// Writes the superblock over the older copy and makes it durable.
+    pub fn write_superblock(&self, superblock: &Superblock) -> Result<()> {
+        let off = superblock.sequence % 2 * superblock::SIZE as u64;
+        let bytes = superblock.encode();
+        match self {
+            Region::Pmem(p) => {
+                p.store(off, &bytes);
+                p.flush(Site::Superblock, off, bytes.len() as u64);
+                p.fence(Site::Superblock);
+                Ok(())
+            }
+            Region::Disk(d) => {
+                d.write_at(off, &bytes)?;
+                d.sync(Site::Superblock)
+            }
+        }
+    }
+}
+
+/// One process's view of one database.
+pub struct Engine {
+    /// The mapping.
+    pub shared: Arc<Shared>,
+    /// Its pages.
+    pub pages: Pages,
+    /// The region.
+    pub region: Region,
+    /// The base file.
+    pub base: Arc<dyn BaseOpener>,
+    /// Who is alive.
+    pub live: Liveness,
+    /// The superblock as last written by anyone this process knows of; `low_water`, `page_size` and `sequence` move.
+    pub superblock: Mutex<Superblock>,
+    /// The layout with the page size unknown: all that the log needs.
+    pub layout: Layout,
+    /// Seed of the log's checksums in this incarnation.
+    pub seed: u64,
+    /// Identity.
+    pub id: RegionId,
+    /// Base file's device and inode when it was attached (P14).
+    pub base_identity: Option<(u64, u64)>,
+    /// Connection slot of the process's own maintenance.
+    pub keeper: SlotNo,
+    fork: ForkGuard,
+}
+
+impl Engine {
+    /// An engine over these parts, in an incarnation that recovery has settled.
+    pub fn new(
+        shared: Arc<Shared>,
+        region: Region,
+        cold: Arc<dyn Disk>,
+        base: Arc<dyn BaseOpener>,
+        live: Liveness,
+        superblock: Superblock,
+    ) -> Result<Engine> {
+        let pmem = match &region {
+            Region::Pmem(p) => Some(p.clone()),
+            Region::Disk(_) => None,
+        };
+        let layout = Layout::new(superblock.budget, 0, pmem.is_some());
+        let id = superblock.region;
+        let seed = crate::base::checksum::seed(id, superblock.incarnation);
+        let pages = Pages::new(shared.clone(), pmem, cold, id, superblock.budget);
+        let keeper = shared.slots().claim(live.own(), &live)?;
+        let base_identity = base.identity()?;
+        let fork = ForkGuard::new()?;
+        let superblock = Mutex::new(superblock);
+        Ok(Engine { shared, pages, region, base, live, superblock, layout, seed, id, base_identity, keeper, fork })
+    }
+
+    /// True on `dax` and `ram`.
+    #[must_use]
+    pub fn mapped(&self) -> bool {
+        matches!(self.region, Region::Pmem(_))
+    }
+
+    /// Refuses use after a failure of the region, or in a forked child.
+    pub fn check(&self) -> Result<()> {
+        if self.fork.in_child() {
+            return Err(Error::Forked);
+        }
+        self.shared.check()
+    }
+
+    /// True in a forked child.
+    #[must_use]
+    pub fn forked(&self) -> bool {
+        self.fork.in_child()
+    }
+
+    /// The history that is open.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation(self.shared.head().incarnation.load(Ordering::Relaxed))
+    }
+
+    /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
+    pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>, base: &dyn BaseFile) -> Result<Jci> {
+        let slots = self.shared.slots();
+        let alive = |holder| slots.is_alive(holder, &self.live);
+        loop {
+            match self.shared.head().clock.pin(slots.get(slot), at, at_least, &alive) {
+                Pinned::At(jci) => return Ok(jci),
+                Pinned::OwnerDead(_) => {
+                    if self.hold(slot, base)? {
+                        self.shared.head().writer.release(slots, slot);
+                    }
+                    self.check()?;
+                }
+            }
+        }
+    }
+
+    /// Takes the writer lock, repairing what a dead holder left (P13). False if it is busy.
+    pub fn hold(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        match head.writer.try_hold(slots, slot, &self.live) {
+            Hold::Busy => Ok(false),
+            Hold::Held => Ok(true),
+            Hold::HeldAfterDeath { dead } => {
+                tracing::warn!(?dead, "finishing what a dead writer left");
+                count(&head.counters.repairs, 1);
+                if let Err(error) = self.repair(slot, base) {
+                    head.writer.release(slots, slot);
+                    return Err(self.shared.fail(&error));
+                }
+                head.writer.repair_done(slots, slot);
+                slots.reap_dead(&self.live);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Copies a whole slot of the ring out.
+    pub fn load_slot(&self, position: u64, into: &mut [u8; SLOT]) {
+        match &self.region {
+            Region::Pmem(p) => p.load(self.layout.slot_at(position), into),
+            Region::Disk(_) => self.shared.segment.copy_out(self.mirror_at(position), into),
+        }
+    }
+
+    /// Where a slot of the ring lies in the mapping (`file`).
+    pub fn mirror_at(&self, position: u64) -> u64 {
+        self.shared.places.ring + self.layout.slot_at(position) - RING_AT
+    }
+
+    /// Reads and verifies the slot at `position`; `None` if it holds no valid part.
+    #[must_use]
+    pub fn part_at(&self, position: u64, into: &mut [u8; SLOT]) -> Option<Header> {
+        self.load_slot(position, into);
+        Header::decode(self.seed, position % self.layout.ring_slots, into)
+    }
+
+    /// The content of `page` as `virt` (or its home, if `None`) has it, from byte `within` on. For a caller whose pin or
+    /// lock keeps that version.
+    pub fn read_page(
+        &self,
+        page: PageNo,
+        virt: Option<&Virt>,
+        within: u32,
+        into: &mut [u8],
+        base: &dyn BaseFile,
+    ) -> Result<()> {
+        if let Some(virt) = virt
+            && self.pages.read_version(virt, within, into)?
+        {
+            return Ok(());
+        }
+        let size = u64::from(self.pages.geo().arena.size());
+        let at = u64::from(page.0 - 1) * size + u64::from(within);
+        base.read_at(at, into)?;
+        if page.0 == 1 {
+            mark::normalise(u64::from(within), into);
+        }
+        Ok(())
+    }
+
+    /// Pages of the database at `pin`, from its header; 0 if it is empty.
+    pub fn pages_at(&self, pin: Jci, base: &dyn BaseFile) -> Result<u32> {
+        if self.pages.geometry().is_none() {
+            return Ok(0);
+        }
+        let Some(virt) = self.pages.version(PageNo(1), pin) else {
+            return Ok(0);
+        };
+        if virt.place() == Place::Home {
+            return self.home_pages(base);
+        }
+        let mut header = [0u8; mark::HEADER];
+        self.read_page(PageNo(1), Some(virt), 0, &mut header, base)?;
+        Ok(mark::pages(&header).unwrap_or(0))
+    }
+
+    fn home_pages(&self, base: &dyn BaseFile) -> Result<u32> {
+        let mut header = [0u8; mark::HEADER];
+        base.read_at(0, &mut header)?;
+        Ok(mark::pages(&header).unwrap_or(0))
+    }
+
+    /// Checksum of a body in this incarnation.
+    #[must_use]
+    pub fn body_sum(&self, part: &[u8]) -> u64 {
+        checksum(self.seed, &part[HEADER..])
+    }
+
+    /// Changes the superblock and makes it durable. Under the writer or the retirement lock, or before anybody is attached.
+    pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let mut held = self.superblock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let head = self.shared.head();
+        let mut next = self.region.superblock()?;
+        change(&mut next);
+        next.sequence = next.sequence.max(head.superblock_sequence.load(Ordering::Relaxed)) + 1;
+        head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
+        self.region.write_superblock(&next)?;
+        *held = next;
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! The fast tier as a cache of homes: pages come in when they are written (or read, where nobody wants the writer lock),
+//! and cold ones go when blocks run out: clean ones by one store, dirty ones after their homes were written, old versions
+//! that only a reader needs to the cold file.
+
+use crate::base::limits::PENDING_BYTE;
+use crate::base::sync::Ordering;
+use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
+use crate::engine::Engine;
+use crate::medium::BaseFile;
+use crate::pages::alloc::Pins;
+use crate::pages::heads;
+use crate::pages::virt::{Place, USED};
+use crate::retire::Which;
+use crate::shared::tally;
+use crate::shm::{Hold, SlotNo};
+use std::time::{Duration, Instant};
+
+const R: Ordering = Ordering::Relaxed;
+/// Blocks freed at a time, at least.
+const BATCH: u32 = 32;
+/// How long to wait for readers that stand in the way of reuse.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+impl Engine {
+    /// Brings the newest version of `page` into the fast tier, if it is not there. Under the writer lock; takes a free
+    /// block and a virtblock that the caller reserved. False if there is no free block.
+    pub fn bring_in(&self, page: PageNo, base: &dyn BaseFile) -> Result<bool> {
+        let newest = self.pages.newest(page);
+        if let Some((_, virt)) = newest
+            && let Place::Fast(_) = virt.place()
+        {
+            return Ok(true);
+        }
+        self.pages.reserve_virts(1)?;
+        heads::reserve(&self.shared, 1)?;
+        let v = newest.map_or_else(|| self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE), |(v, _)| v);
+        let Some(block) = self.pages.take_block(v) else {
+            if newest.is_none() {
+                self.pages.discard(v, Jci::ZERO, true);
+            }
+            return Ok(false);
+        };
+        let arena = &self.pages.geo().arena;
+        let mut content = vec![0; arena.size() as usize];
+        if let Err(error) = self.read_page(page, newest.map(|n| n.1), 0, &mut content, base) {
+            self.pages.push_block(block);
+            if newest.is_none() {
+                self.pages.discard(v, Jci::ZERO, true);
+            }
+            return Err(error);
+        }
+        arena.store(block, 0, &content);
+        let virt = self.pages.virt(v);
+        if let Place::Cold(_) = virt.place() {
+            // the cold block stays the version's until its own carrier is free
+            let carrier = self.pages.take_virt(page, virt.birth(), VirtNo::NONE);
+            self.pages.virt(carrier).move_to(virt.place());
+            self.pages.virt(carrier).named.store(virt.named.load(R), R);
+            virt.move_to(Place::Fast(block));
+            if self.mapped() {
+                self.pages.block(block).stored.store(u64::MAX, R);
+                self.pages.push_touched(block);
+                self.pages
+                    .store_entry(block, Some(crate::format::entry::Entry { page, birth: Jci(virt.dirty.load(R)) }));
+                self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);
+            }
+            self.pages.discard(carrier, self.shared.published(), false);
+        } else {
+            virt.move_to(Place::Fast(block));
+        }
+        if newest.is_none() {
+            heads::set(&self.shared, page, v);
+        }
+        tally(&self.shared.head().counters.faults, 1);
+        Ok(true)
+    }
+
+    /// Brings a page that was just read from its home in, if a block is free and nobody wants the writer lock.
+    pub fn promote(&self, slot: SlotNo, page: PageNo, base: &dyn BaseFile) {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        if self.pages.free_blocks() == 0 && head.blocks_present.load(R) >= self.pages.geo().layout.max_blocks {
+            return;
+        }
+        if head.writer.try_hold_idle(slots, slot) != Hold::Held {
+            return;
+        }
+        let room = self.pages.free_blocks() > 0 || self.pages.grow().unwrap_or(false);
+        if room && let Err(error) = self.bring_in(page, base) {
+            tracing::debug!(%error, "a page was not brought in");
+        }
+        head.writer.release(slots, slot);
+    }
+
+    /// Makes sure that `n` blocks are free, without touching the pages in `keep`. Under the writer lock of `slot`.
+    /// Answers how many are free: fewer only if the fast tier is too small or readers pin it.
+    pub fn ensure_blocks(
+        &self,
+        slot: SlotNo,
+        n: u32,
+        keep: &dyn Fn(PageNo) -> bool,
+        base: &dyn BaseFile,
+    ) -> Result<u32> {
+        self.pages.pump();
+        while self.pages.free_blocks() < n && self.pages.grow()? {}
+        if self.pages.free_blocks() >= n {
+            return Ok(self.pages.free_blocks());
+        }
+        let start = Instant::now();
+        for round in 0.. {
+            self.shared.slots().reap_dead(&self.live);
+            let freed = self.sweep(slot, n.max(BATCH), round > 1, keep, base)?;
+            if self.mapped() {
+                self.retire_now(base)?;
+            }
+            self.pages.pump();
+            self.pages.pump();
+            if self.mapped() && self.pages.free_blocks() < n {
+                self.retire_now(base)?;
+            }
+            if self.pages.free_blocks() >= n {
+                break;
+            }
+            let waiting = self.pages.waiting();
+            if freed == 0 && round > 2 && !waiting || start.elapsed() > PATIENCE {
+                break;
+            }
+            if freed == 0 && waiting {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+        Ok(self.pages.free_blocks())
+    }
+
+    /// One pass of the second-chance hand: gives back what nobody needs, evicts what is clean, writes home what is dirty.
+    /// Answers how many blocks are on their way to be free.
+    fn sweep(
+        &self,
+        slot: SlotNo,
+        want: u32,
+        urgent: bool,
+        keep: &dyn Fn(PageNo) -> bool,
+        base: &dyn BaseFile,
+    ) -> Result<u32> {
+        let (head, present) = (self.shared.head(), self.shared.head().blocks_present.load(R));
+        let mut pins = Pins::default();
+        pins.gather(&self.pages, slot, Some(head.clock.visible()));
+        let own = self.shared.slots().get(slot).pin();
+        let (mut freed, mut dirty) = (0, Vec::new());
+        let mut hand = head.sweep_hand.load(R);
+        for _ in 0..present {
+            if freed + dirty.len() as u32 >= want {
+                break;
+            }
+            hand = if hand + 1 >= present { 0 } else { hand + 1 };
+            let block = self.pages.block(BlockNo(hand));
+            let v = VirtNo(block.virt.load(R));
+            if v == VirtNo::NONE {
+                continue;
+            }
+            let virt = self.pages.virt(v);
+            let page = virt.page();
+            let Some(newest) = heads::find(&self.shared, page) else { continue };
+            if newest != v {
+                freed += self.free_old(newest, v, &pins, own, urgent)?;
+                continue;
+            }
+            if page.0 == 1 || keep(page) {
+                continue;
+            }
+            if block.flags.load(R) & USED != 0 && !urgent {
+                block.flags.fetch_and(!USED, R);
+                continue;
+            }
+            if virt.is_dirty() {
+                dirty.push(page);
+            } else {
+                freed += u32::from(self.evict(newest, &pins, own)?);
+            }
+        }
+        head.sweep_hand.store(hand, R);
+        if freed < want && !dirty.is_empty() {
+            let which = if self.mapped() { Which::These(dirty.clone()) } else { Which::Logged };
+            self.write_homes(self.keeper, &which, true, base)?;
+            for page in dirty {
+                if let Some((v, virt)) = self.pages.newest(page)
+                    && !virt.is_dirty()
+                {
+                    freed += u32::from(self.evict(v, &pins, own)?);
+                }
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Frees the block of a clean newest version: its home has the same content.
+    fn evict(&self, v: VirtNo, pins: &Pins, own: Option<Jci>) -> Result<bool> {
+        let virt = self.pages.virt(v);
+        let Place::Fast(_) = virt.place() else { return Ok(false) };
+        let until = self.shared.published();
+        let older_readers = pins.below(virt.birth()) || own.is_some_and(|p| p < virt.birth());
+        if virt.older() == VirtNo::NONE && !older_readers {
+            heads::remove(&self.shared, virt.page());
+            self.pages.discard(v, until, false);
+        } else {
+            self.pages.reserve_virts(1)?;
+            self.pages.vacate(v, Place::Home, until);
+        }
+        tally(&self.shared.head().counters.evictions, 1);
+        Ok(true)
+    }
+
+    /// A version that is not the newest: taken out of its chain if no pin sees it, else, if it is urgent, moved to the cold
+    /// file.
+    fn free_old(&self, newest: VirtNo, v: VirtNo, pins: &Pins, own: Option<Jci>, urgent: bool) -> Result<u32> {
+        let (mut newer, mut at) = (VirtNo::NONE, newest);
+        while at != v && at != VirtNo::NONE {
+            newer = at;
+            at = self.pages.virt(at).older();
+        }
+        if at != v {
+            return Ok(0); // unlinked already
+        }
+        let (virt, upper) = (self.pages.virt(v), self.pages.virt(newer).birth());
+        let own_sees = own.is_some_and(|p| virt.birth() <= p && p < upper);
+        if !pins.within(virt.birth(), upper) && !own_sees {
+            self.pages.virt(newer).older.store(virt.older().0, Ordering::Release);
+            self.pages.discard(v, upper, false);
+            return Ok(1);
+        }
+        if !urgent || virt.named.load(R) != 0 {
+            return Ok(0);
+        }
+        let Place::Fast(b) = virt.place() else { return Ok(0) };
+        self.pages.reserve_virts(1)?;
+        let content = self.pages.geo().arena.view(b).to_vec();
+        let cold = self.pages.take_cold(v)?;
+        self.pages.write_cold(cold, &content)?;
+        self.pages.vacate(v, Place::Cold(cold), self.shared.published());
+        Ok(1)
+    }
+
+    /// The page that contains SQLite's pending byte: never written, never read.
+    #[must_use]
+    pub fn hole(&self) -> PageNo {
+        PageNo((PENDING_BYTE / u64::from(self.pages.geo().arena.size())) as u32 + 1)
+    }
+
+    /// Room ran out although everything that can go has gone.
+    #[must_use]
+    pub fn no_room(&self, what: &'static str) -> Error {
+        Error::Full {
+            path: self.region.path().to_owned(),
+            what,
+            cause: format!(
+                "the fast tier of {} blocks is pinned by readers; the oldest reads at {:?}",
+                self.pages.geo().layout.max_blocks,
+                self.shared.slots().oldest_pin()
+            ),
+        }
+    }
+}

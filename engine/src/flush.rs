@@ -1,0 +1,165 @@
+//! Durability on `file`: the batch (P18). Whoever waits first leads: it writes everything published since the last flush in
+//! one sequential write, syncs once, and all whose commits were in it go on. A dead leader is replaced by any waiter,
+//! who writes the same bytes at the same places again.
+
+use crate::base::sync::{Ordering, spin};
+use crate::base::{Jci, Result};
+use crate::commit::BLOCK_SLOTS;
+use crate::engine::{Engine, Region};
+use crate::format::journal::SLOT;
+use crate::medium::{BaseFile, Disk, Site};
+use crate::shared::tally;
+use crate::shm::{Lock, SlotNo};
+use std::time::Duration;
+
+/// How long a waiter sleeps before it looks whether the leader lives.
+const SLICE: Duration = Duration::from_millis(50);
+/// The log is really written with zeros in steps of this many slots, ahead of its first use.
+const ZERO_SLOTS: u64 = 1024;
+
+impl Engine {
+    /// Waits until everything up to `jci` is durable; leads the flush if nobody does.
+    pub fn flush(&self, slot: SlotNo, jci: Jci, base: &dyn BaseFile) -> Result<()> {
+        self.settle(slot, base, |e| e.shared.head().clock.durable() >= jci, true, jci)
+    }
+
+    /// Waits until everything up to `jci` was written to the log file, so that it survives this process.
+    pub fn write_through(&self, slot: SlotNo, jci: Jci, base: &dyn BaseFile) -> Result<()> {
+        let end = self.shared.head().published_pos.load(Ordering::Acquire);
+        let done = move |e: &Engine| {
+            let head = e.shared.head();
+            head.written_pos.load(Ordering::Acquire) >= end || head.clock.durable() >= jci
+        };
+        self.settle(slot, base, done, false, jci)
+    }
+
+    fn settle(
+        &self,
+        slot: SlotNo,
+        base: &dyn BaseFile,
+        done: impl Fn(&Engine) -> bool,
+        sync: bool,
+        jci: Jci,
+    ) -> Result<()> {
+        let Region::Disk(disk) = &self.region else { return Ok(()) };
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        loop {
+            if done(self) {
+                return Ok(());
+            }
+            self.shared.check()?;
+            match head.flush.try_lock(slots, slot, &self.live) {
+                Lock::Locked | Lock::LockedAfterDeath { .. } => {
+                    let result = if done(self) { Ok(()) } else { self.lead(slot, disk.as_ref(), sync, base) };
+                    head.flush.unlock(slot);
+                    if let Err(error) = result {
+                        let failed = self.shared.fail(&error);
+                        head.clock.wake_durable();
+                        return Err(failed);
+                    }
+                    head.clock.wake_durable();
+                }
+                Lock::Busy => {
+                    head.clock.wait_durable(jci, SLICE);
+                }
+            }
+        }
+    }
+
+    /// Writes (and syncs) everything published. Under the flush lock.
+    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool, base: &dyn BaseFile) -> Result<()> {
+        let head = self.shared.head();
+        let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
+        self.await_published(slot, end, base)?;
+        let jci = head.clock.published();
+        // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
+        let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
+        let from = head.written_pos.load(Ordering::Acquire).max(head.flushed_pos.load(Ordering::Acquire));
+        let from = from / BLOCK_SLOTS * BLOCK_SLOTS;
+        self.write_zeros(disk, end)?;
+        self.write_slots(disk, from, end.next_multiple_of(BLOCK_SLOTS))?;
+        head.written_pos.store(end, Ordering::Release);
+        if sync {
+            disk.sync(Site::Batch)?;
+            tally(&head.counters.syncs, 1);
+            tally(&head.counters.batches, 1);
+            let boundary = end.next_multiple_of(BLOCK_SLOTS);
+            head.written_pos.store(boundary, Ordering::Release);
+            head.flushed_pos.store(boundary, Ordering::Release);
+            head.clock.set_durable(jci);
+            head.clock.set_visible(jci);
+        }
+        Ok(())
+    }
+
+    /// Ends the batch at a block boundary, so that no block with acknowledged records is written again. Answers its end.
+    fn cut(&self) -> u64 {
+        let head = &self.shared.head().ring_head;
+        let mut at = head.load(Ordering::Acquire);
+        loop {
+            let end = at.next_multiple_of(BLOCK_SLOTS);
+            match head.compare_exchange_weak(at, end, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return at,
+                Err(now) => at = now,
+            }
+        }
+    }
+
+    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead.
+    fn await_published(&self, slot: SlotNo, end: u64, base: &dyn BaseFile) -> Result<()> {
+        let head = self.shared.head();
+        let mut turns = 0u32;
+        while head.published_pos.load(Ordering::Acquire) < end && head.pending_jci.load(Ordering::Acquire) != 0 {
+            spin();
+            turns += 1;
+            if turns.is_multiple_of(1 << 14) {
+                std::thread::yield_now();
+                if self.hold(slot, base)? {
+                    head.writer.release(self.shared.slots(), slot);
+                }
+                self.shared.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest commit whose slots end at or below `end`: everything before it is published.
+    fn newest_before(&self, end: u64) -> Jci {
+        let mut bytes = [0u8; SLOT];
+        let floor = self.shared.head().flushed_pos.load(Ordering::Acquire);
+        (floor..end)
+            .filter_map(|at| self.part_at(at, &mut bytes).filter(|h| h.part + 1 == h.parts))
+            .map(|h| h.jci)
+            .fold(self.shared.head().clock.durable(), Jci::max) // a hole holds an older lap's
+    }
+
+    fn write_slots(&self, disk: &dyn Disk, from: u64, to: u64) -> Result<()> {
+        let mut at = from;
+        let mut buffer = Vec::new();
+        while at < to {
+            let lap_end = (at / self.layout.ring_slots + 1) * self.layout.ring_slots;
+            let n = (to.min(lap_end) - at).min(ZERO_SLOTS);
+            buffer.resize(n as usize * SLOT, 0);
+            self.shared.segment.copy_out(self.mirror_at(at), &mut buffer);
+            disk.write_at(self.layout.slot_at(at), &buffer)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Overwriting costs a third less than extending: the log's blocks are written once before their first use.
+    fn write_zeros(&self, disk: &dyn Disk, end: u64) -> Result<()> {
+        let head = self.shared.head();
+        let done = head.zeroed.load(Ordering::Relaxed);
+        if done >= self.layout.ring_slots || end + ZERO_SLOTS / 4 <= done {
+            return Ok(());
+        }
+        let n = ZERO_SLOTS
+            .min(self.layout.ring_slots - done)
+            .max(end.saturating_sub(done))
+            .min(self.layout.ring_slots - done);
+        disk.write_at(self.layout.slot_at(done), &vec![0; n as usize * SLOT])?;
+        head.zeroed.store(done + n, Ordering::Relaxed);
+        Ok(())
+    }
+}

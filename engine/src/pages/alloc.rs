@@ -1,0 +1,502 @@
+//! Blocks, virtblocks and cold blocks: taken and given back under the writer lock only.
+//!
+//! The way of a virtblock that was unlinked: `limbo` (until no grace period is running), `grace` (until every read that
+//! was in progress has ended, P12), `aging` (until the low-water mark that frees it is durable: what a durable entry or a
+//! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
+//! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
+
+use super::virt::{Block, ENTRY_CHANGED, Place, USED, Virt};
+use super::{Pages, heads};
+use crate::base::sync::{AtomicU32, Ordering, fence};
+use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
+use crate::medium::Site;
+use crate::shared::{List, MAX_COLD, MAX_VIRTS};
+use crate::shm::Grace;
+use std::collections::HashSet;
+
+const R: Ordering = Ordering::Relaxed;
+/// Bytes by which the fast tier grows.
+const GROW: u64 = 1 << 20;
+/// Virtblocks made present at a time.
+const GROW_VIRTS: u32 = 16384;
+/// Entries cleared under one fence at most.
+const CLEAR: usize = 512;
+
+/// What readers pin, gathered once per commit.
+#[derive(Default, Debug)]
+pub struct Pins(Vec<u64>);
+
+impl Pins {
+    /// Gathers the pins of all slots but one's own (as raw JCIs), and `visible` where that counts as one.
+    pub fn gather(&mut self, pages: &Pages, except: crate::shm::SlotNo, visible: Option<Jci>) {
+        // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2)
+        fence(Ordering::SeqCst);
+        pages.shared.slots().pins_of_others(except, &mut self.0);
+        self.0.extend(visible.map(|v| v.0));
+        self.0.sort_unstable();
+        self.0.dedup();
+    }
+
+    /// Whether some pin lies in `[from, to)`.
+    #[must_use]
+    pub fn within(&self, from: Jci, to: Jci) -> bool {
+        let i = self.0.partition_point(|&p| p < from.0);
+        self.0.get(i).is_some_and(|&p| p < to.0)
+    }
+
+    /// Whether some pin is older than `jci`.
+    #[must_use]
+    pub fn below(&self, jci: Jci) -> bool {
+        self.0.first().is_some_and(|&p| p < jci.0)
+    }
+}
+
+impl Pages {
+    fn free_stack(&self) -> &[AtomicU32] {
+        self.shared.segment.slice(self.shared.places.free, self.geo().layout.max_blocks as usize)
+    }
+
+    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it.
+    pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        let layout = self.shape(page_size).layout;
+        let (p, n) = (&self.shared.places, u64::from(layout.max_blocks));
+        self.shared.segment.commit(p.free, n * 4)?;
+        self.shared.segment.commit(p.blocks, n * size_of::<Block>() as u64)?;
+        self.shared.segment.commit(p.touched, n * 8)?;
+        if let Some(pmem) = &self.pmem {
+            pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
+        }
+        heads::init(&self.shared)?;
+        self.shared.head().page_size.store(u64::from(page_size), Ordering::Release);
+        Ok(())
+    }
+
+    /// Free blocks that can be taken at once.
+    #[must_use]
+    pub fn free_blocks(&self) -> u32 {
+        self.shared.head().free_blocks.load(R)
+    }
+
+    /// Grows the fast tier within its budget. False if it cannot.
+    pub fn grow(&self) -> Result<bool> {
+        let (head, geo) = (self.shared.head(), self.geo());
+        let present = head.blocks_present.load(R);
+        let step = ((GROW / u64::from(geo.arena.size())) as u32).clamp(4, geo.layout.max_blocks);
+        let n = step.min(geo.layout.max_blocks - present);
+        if n == 0 {
+            return Ok(false);
+        }
+        geo.arena.allocate(present, n)?;
+        head.blocks_present.store(present + n, Ordering::Release);
+        for b in (present..present + n).rev() {
+            self.push_block(BlockNo(b));
+        }
+        Ok(true)
+    }
+
+    /// Puts a block on the free stack.
+    pub fn push_block(&self, b: BlockNo) {
+        let head = self.shared.head();
+        let top = head.free_blocks.load(R);
+        self.block(b).virt.store(0, R);
+        self.block(b).flags.store(0, R);
+        self.free_stack()[top as usize].store(b.0, R);
+        head.free_blocks.store(top + 1, Ordering::Release); // what a dead holder leaves below the top is free
+    }
+
+    /// Takes a free block for `virt`.
+    pub fn take_block(&self, virt: VirtNo) -> Option<BlockNo> {
+        let head = self.shared.head();
+        let top = head.free_blocks.load(R).checked_sub(1)?;
+        let b = BlockNo(self.free_stack()[top as usize].load(R));
+        head.free_blocks.store(top, R);
+        self.block(b).virt.store(virt.0, R);
+        self.block(b).flags.store(USED, R);
+        Some(b)
+    }
+
+    fn touched_list(&self) -> &[AtomicU32] {
+        // twice the blocks: a taker over may note again what a dead writer had noted
+        self.shared.segment.slice(self.shared.places.touched, 2 * self.geo().layout.max_blocks as usize)
+    }
+
+    /// Notes that a block was stored to since the last retirement (`dax`, `ram`).
+    pub fn push_touched(&self, b: BlockNo) {
+        let head = self.shared.head();
+        let n = head.touched.load(R);
+        self.touched_list()[n as usize].store(b.0, R);
+        head.touched.store(n + 1, Ordering::Release);
+    }
+
+    /// Starts the write-back of every line and entry stored to since the last retirement, each once (P17); durable after
+    /// the caller's fence. Answers the lines flushed.
+    pub fn flush_touched(&self) -> u64 {
+        let (head, arena) = (self.shared.head(), &self.geo().arena);
+        let unit = (arena.size() / 64).max(64);
+        let mut lines = 0;
+        for i in 0..head.touched.load(R) as usize {
+            let b = BlockNo(self.touched_list()[i].load(R));
+            let block = self.block(b);
+            let mut mask = block.stored.swap(0, R);
+            while mask != 0 {
+                let first = mask.trailing_zeros();
+                let run = (!(mask >> first)).trailing_zeros();
+                lines += arena.flush(Site::RetireLines, b, first * unit, run * unit);
+                mask = if first + run == 64 { 0 } else { mask >> (first + run) << (first + run) };
+            }
+            if block.flags.fetch_and(!ENTRY_CHANGED, R) & ENTRY_CHANGED != 0 {
+                lines += self.flush_entry(Site::Entry, b);
+            }
+        }
+        head.touched.store(0, R);
+        lines
+    }
+
+    /// Makes sure that `n` virtblocks can be taken.
+    pub fn reserve_virts(&self, n: u32) -> Result<()> {
+        let head = self.shared.head();
+        while head.free_virts.load(R) < n {
+            let present = head.virts_present.load(R);
+            let first = present.max(1);
+            if u64::from(present) + u64::from(GROW_VIRTS) > MAX_VIRTS {
+                return Err(Error::Full {
+                    path: self.shared.region().to_owned(),
+                    what: "page versions",
+                    cause: format!("all {MAX_VIRTS} virtblocks are in use"),
+                });
+            }
+            let size = size_of::<Virt>() as u64;
+            self.shared
+                .segment
+                .commit(self.shared.places.virts + u64::from(present) * size, u64::from(GROW_VIRTS) * size)?;
+            for v in (first..present + GROW_VIRTS).rev() {
+                self.push_virt(VirtNo(v));
+            }
+            head.virts_present.store(present + GROW_VIRTS, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn push_virt(&self, v: VirtNo) {
+        let (head, virt) = (self.shared.head(), self.virt(v));
+        virt.move_to(Place::Free);
+        virt.link.store(head.free_virt.load(R), R);
+        head.free_virt.store(v.0, R);
+        head.free_virts.store(head.free_virts.load(R) + 1, R);
+    }
+
+    /// Takes a virtblock and fills it in; unreachable until linked. Room was made by [`reserve_virts`](Self::reserve_virts).
+    pub fn take_virt(&self, page: PageNo, birth: Jci, older: VirtNo) -> VirtNo {
+        let head = self.shared.head();
+        let v = VirtNo(head.free_virt.load(R));
+        assert!(v != VirtNo::NONE, "virtblocks were reserved");
+        let virt = self.virt(v);
+        head.free_virt.store(virt.link.load(R), R);
+        head.free_virts.store(head.free_virts.load(R) - 1, R);
+        virt.page.store(page.0, R);
+        virt.birth.store(birth.0, R);
+        virt.older.store(older.0, R);
+        virt.dirty.store(0, R);
+        virt.until.store(0, R);
+        virt.named.store(0, R);
+        v
+    }
+
+    fn cold_owner(&self, c: u32) -> &AtomicU32 {
+        self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
+    }
+
+    /// Takes a block of the cold file for `virt`.
+    pub fn take_cold(&self, virt: VirtNo) -> Result<u32> {
+        let head = self.shared.head();
+        if head.cold_free.load(R) == 0 {
+            let present = head.cold_present.load(R);
+            if u64::from(present) + 16384 > MAX_COLD {
+                return Err(Error::Full {
+                    path: self.cold.path().to_owned(),
+                    what: "cold blocks",
+                    cause: format!("all {MAX_COLD} are in use"),
+                });
+            }
+            self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, 16384 * 4)?;
+            (present..present + 16384).for_each(|c| self.cold_owner(c).store(0, R));
+            head.cold_present.store(present + 16384, R);
+            head.cold_free.store(16384, R);
+            head.cold_hand.store(present, R);
+        }
+        let present = head.cold_present.load(R);
+        let start = head.cold_hand.load(R);
+        let c = (start..present)
+            .chain(0..start)
+            .find(|&c| self.cold_owner(c).load(R) == 0)
+            .ok_or_else(|| self.corrupt("cold file's free count", "no block is free".into()))?;
+        self.cold_owner(c).store(virt.0, R);
+        head.cold_hand.store(c + 1, R);
+        head.cold_free.store(head.cold_free.load(R) - 1, R);
+        Ok(c)
+    }
+
+    /// Cold blocks in use.
+    #[must_use]
+    pub fn cold_used(&self) -> u32 {
+        self.shared.head().cold_present.load(R) - self.shared.head().cold_free.load(R)
+    }
+
+    fn release(&self, v: VirtNo) {
+        match self.virt(v).place() {
+            Place::Fast(b) => self.push_block(b),
+            Place::Cold(c) => {
+                self.cold_owner(c).store(0, R);
+                let head = self.shared.head();
+                head.cold_free.store(head.cold_free.load(R) + 1, R);
+            }
+            Place::Home | Place::Free => {}
+        }
+        self.push_virt(v);
+    }
+
+    /// Gives back a virtblock that nothing ever referred to, with its block.
+    pub fn give_back(&self, v: VirtNo) {
+        self.release(v);
+    }
+
+    /// Gives back a virtblock with its block once the low-water mark has passed `until`.
+    pub fn retire_block(&self, v: VirtNo, until: Jci) {
+        self.virt(v).until.store(until.0, R);
+        self.append(&self.shared.head().aging, v);
+    }
+
+    fn append(&self, list: &List, v: VirtNo) {
+        self.virt(v).link.store(0, R);
+        match list.last.load(R) {
+            0 => list.first.store(v.0, R),
+            last => self.virt(VirtNo(last)).link.store(v.0, R),
+        }
+        list.last.store(v.0, R);
+    }
+
+    fn pop(&self, list: &List) -> Option<VirtNo> {
+        let v = VirtNo(list.first.load(R));
+        if v == VirtNo::NONE {
+            return None;
+        }
+        let next = self.virt(v).link.load(R);
+        list.first.store(next, R);
+        if next == 0 {
+            list.last.store(0, R);
+        }
+        Some(v)
+    }
+
+    /// Gives back a virtblock that was just unlinked; `until` is what superseded it, `quiet` says that no reader can be on
+    /// its way through it (no pin is older than what superseded it).
+    pub fn discard(&self, v: VirtNo, until: Jci, quiet: bool) {
+        let virt = self.virt(v);
+        let head = self.shared.head();
+        let must_clear = matches!(virt.place(), Place::Fast(_)) && self.pmem.is_some();
+        let must_age = must_clear || virt.named.load(R) != 0;
+        if quiet && !must_age {
+            return self.release(v);
+        }
+        virt.until.store(if must_age { until.0 } else { 0 }, R);
+        self.append(if quiet { &head.aging } else { &head.limbo }, v);
+    }
+
+    /// Replaces a virtblock's block by another place and gives the block back when nobody reads it any more.
+    pub fn vacate(&self, v: VirtNo, place: Place, until: Jci) {
+        let virt = self.virt(v);
+        if let Place::Fast(b) = virt.place() {
+            let carrier = self.take_virt(virt.page(), virt.birth(), VirtNo::NONE);
+            self.virt(carrier).move_to(Place::Fast(b));
+            self.block(b).virt.store(carrier.0, R);
+            virt.move_to(place);
+            self.discard(carrier, until, false);
+        }
+    }
+
+    /// Whether blocks are on their way to be free.
+    #[must_use]
+    pub fn waiting(&self) -> bool {
+        let head = self.shared.head();
+        [&head.limbo, &head.grace, &head.aging].iter().any(|list| list.first.load(R) != 0)
+    }
+
+    /// Moves what can move: a few list operations, no waiting.
+    pub fn pump(&self) {
+        let head = self.shared.head();
+        if head.limbo.first.load(R) == 0 && head.grace.first.load(R) == 0 && head.aging.first.load(R) == 0 {
+            return;
+        }
+        if head.grace.first.load(R) != 0 && self.grace_over() {
+            while let Some(v) = self.pop(&head.grace) {
+                self.append(&head.aging, v);
+            }
+        }
+        if head.grace.first.load(R) == 0 && head.limbo.first.load(R) != 0 {
+            while let Some(v) = self.pop(&head.limbo) {
+                self.append(&head.grace, v);
+            }
+            head.grace_epoch.store(head.grace_epoch.load(R).wrapping_add(1), R);
+            self.grace_over();
+        }
+        if self.pmem.is_none() {
+            let attested = head.attested.load(R);
+            while head.aging.first.load(R) != 0 && self.virt(VirtNo(head.aging.first.load(R))).until.load(R) <= attested
+            {
+                if let Some(v) = self.pop(&head.aging) {
+                    self.release(v);
+                }
+            }
+        }
+    }
+
+    /// Whether every read and every pointer that could reach the list `grace` when it was filled is gone. A process that
+    /// sees the list for the first time measures from now on, which is later than needed and so right.
+    fn grace_over(&self) -> bool {
+        let epoch = self.shared.head().grace_epoch.load(R);
+        let mut state = self.grace.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slots = self.shared.slots();
+        if state.0 != epoch || state.1.is_none() {
+            *state = (epoch, Some(Grace::begin(slots)));
+        }
+        state.1.as_mut().is_some_and(|grace| grace.is_over(slots))
+    }
+
+    /// Clears the durable entries of blocks whose time has come; persistent, and so free, after the caller's fence and
+    /// [`after_fence`](Self::after_fence). One page never twice under one fence: were the younger entry cleared and the
+    /// older not, a crash would bring old content back. Answers the lines flushed.
+    pub fn clear_entries(&self) -> u64 {
+        let head = self.shared.head();
+        let attested = head.attested.load(R);
+        let (mut lines, mut pages) = (0, HashSet::new());
+        loop {
+            let v = VirtNo(head.aging.first.load(R));
+            if v == VirtNo::NONE || self.virt(v).until.load(R) > attested || pages.len() >= CLEAR {
+                return lines;
+            }
+            if !pages.insert(self.virt(v).page()) {
+                return lines;
+            }
+            self.pop(&head.aging);
+            if let Place::Fast(b) = self.virt(v).place()
+                && self.pmem.is_some()
+            {
+                self.store_entry(b, None);
+                lines += self.flush_entry(Site::Entry, b);
+            }
+            self.append(&head.cleared, v);
+        }
+    }
+
+    /// Frees what [`clear_entries`](Self::clear_entries) cleared, after a fence of the same thread.
+    pub fn after_fence(&self) {
+        while let Some(v) = self.pop(&self.shared.head().cleared) {
+            self.release(v);
+        }
+    }
+
+    /// Takes every version out of a chain that no pin sees: between `newer` and the end. `visible` is among the pins where
+    /// it must be. Answers how many are left behind `newer`.
+    pub fn prune(&self, newer: VirtNo, pins: &Pins) -> usize {
+        let (mut left, mut newer) = (0, newer);
+        loop {
+            let upper = self.virt(newer).birth();
+            let at = self.virt(newer).older();
+            if at == VirtNo::NONE {
+                return left;
+            }
+            let virt = self.virt(at);
+            if pins.within(virt.birth(), upper) {
+                left += 1;
+                newer = at;
+                continue;
+            }
+            self.virt(newer).older.store(virt.older().0, Ordering::Release);
+            self.discard(at, upper, !pins.below(upper));
+        }
+    }
+
+    /// Rebuilds every list after the death of a lock holder, from what is reachable. What is not, somebody may still be
+    /// reading, and the journal may name it: it goes the whole way. `keep` are places that the commit which the dead one
+    /// left half done names; they stay out of use until that is done.
+    pub fn rebuild(&self, keep: &HashSet<Place>) {
+        let head = self.shared.head();
+        if self.geometry().is_none() {
+            return;
+        }
+        heads::recount(&self.shared);
+        for list in [&head.limbo, &head.grace, &head.aging, &head.cleared] {
+            list.first.store(0, R);
+            list.last.store(0, R);
+        }
+        head.free_virt.store(0, R);
+        head.free_virts.store(0, R);
+        let mut live = vec![false; head.virts_present.load(R) as usize];
+        for (_, first) in heads::all(&self.shared) {
+            let mut at = first;
+            while at != VirtNo::NONE && !std::mem::replace(&mut live[at.0 as usize], true) {
+                at = self.virt(at).older();
+            }
+        }
+        let mut used: HashSet<Place> = keep.clone();
+        used.extend((0..live.len()).filter(|&v| live[v]).map(|v| self.virt(VirtNo(v as u32)).place()));
+        self.rebuild_stack(&mut used);
+        let until = self.shared.published();
+        for v in (1..live.len()).filter(|&v| !live[v]).map(|v| VirtNo(v as u32)) {
+            let virt = self.virt(v);
+            match virt.place() {
+                Place::Free => self.push_virt(v),
+                place @ (Place::Fast(_) | Place::Cold(_)) if !used.insert(place) => self.push_virt(v),
+                _ => {
+                    virt.until.store(until.0, R);
+                    self.append(&head.limbo, v);
+                }
+            }
+        }
+        for place in (0..head.blocks_present.load(R)).map(|b| Place::Fast(BlockNo(b))) {
+            if !used.contains(&place) {
+                self.orphan(place, until);
+            }
+        }
+        let mut free = 0;
+        for c in 0..head.cold_present.load(R) {
+            match (self.cold_owner(c).load(R), used.contains(&Place::Cold(c))) {
+                (0, false) => free += 1,
+                (0, true) => self.cold_owner(c).store(u32::MAX, R),
+                (_, true) => {}
+                (_, false) => self.orphan(Place::Cold(c), until),
+            }
+        }
+        head.cold_free.store(free, R);
+    }
+
+    /// Keeps of the free stack what is free: below its top, in use by nobody, and only once.
+    fn rebuild_stack(&self, used: &mut HashSet<Place>) {
+        let head = self.shared.head();
+        let top = head.free_blocks.load(R);
+        head.free_blocks.store(0, R);
+        for i in 0..top as usize {
+            let b = BlockNo(self.free_stack()[i].load(R));
+            if b.0 < head.blocks_present.load(R) && used.insert(Place::Fast(b)) {
+                self.push_block(b);
+            }
+        }
+    }
+
+    /// Sends a block that nothing names on the way to be free.
+    fn orphan(&self, place: Place, until: Jci) {
+        if self.reserve_virts(1).is_err() {
+            return; // lost until the mapping is built anew: less room, nothing wrong
+        }
+        let page = match place {
+            Place::Fast(b) => self.entry(b).map_or(PageNo(u32::MAX), |e| e.page),
+            _ => PageNo(u32::MAX),
+        };
+        let v = self.take_virt(page, Jci::ZERO, VirtNo::NONE);
+        let virt = self.virt(v);
+        virt.move_to(place);
+        virt.named.store(1, R);
+        virt.until.store(until.0, R);
+        self.append(&self.shared.head().limbo, v);
+    }
+}

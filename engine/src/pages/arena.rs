@@ -1,0 +1,128 @@
+//! The data blocks: in the region (`dax`, `ram`) or in the shared mapping (`file`).
+
+use crate::base::BlockNo;
+use crate::medium::{Pmem, Site};
+use crate::shm::Segment;
+use std::sync::Arc;
+
+/// Where blocks lie.
+pub enum Memory {
+    /// In the region.
+    Inside(Arc<dyn Pmem>),
+    /// In the shared mapping; nothing there survives a crash, so nothing is flushed.
+    Frames(Arc<Segment>),
+}
+
+/// Blocks of one size in one memory.
+pub struct Arena {
+    memory: Memory,
+    at: u64,
+    size: u32,
+}
+
+impl Arena {
+    /// Blocks of `size` bytes from byte `at` of `memory` on.
+    #[must_use]
+    pub fn new(memory: Memory, at: u64, size: u32) -> Arena {
+        Arena { memory, at, size }
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    fn offset(&self, block: BlockNo, within: u32) -> u64 {
+        self.at + u64::from(block.0) * u64::from(self.size) + u64::from(within)
+    }
+
+    /// Makes the blocks `[first, first + n)` present.
+    pub fn allocate(&self, first: u32, n: u32) -> crate::base::Result<()> {
+        let (off, len) = (self.offset(BlockNo(first), 0), u64::from(n) * u64::from(self.size));
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.allocate(off, len),
+            Memory::Frames(segment) => segment.commit(off, len),
+        }
+    }
+
+    /// Copies bytes out of a block.
+    pub fn load(&self, block: BlockNo, within: u32, into: &mut [u8]) {
+        debug_assert!(u64::from(within) + into.len() as u64 <= u64::from(self.size));
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.load(self.offset(block, within), into),
+            Memory::Frames(segment) => segment.copy_out(self.offset(block, within), into),
+        }
+    }
+
+    /// Stores bytes into a block. The protocol's part (P2, P12): nobody reads these bytes now.
+    pub fn store(&self, block: BlockNo, within: u32, bytes: &[u8]) {
+        debug_assert!(u64::from(within) + bytes.len() as u64 <= u64::from(self.size));
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.store(self.offset(block, within), bytes),
+            Memory::Frames(segment) => segment.copy_in(self.offset(block, within), bytes),
+        }
+    }
+
+    /// Clears a block.
+    pub fn zero(&self, block: BlockNo) {
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.zero(self.offset(block, 0), u64::from(self.size)),
+            Memory::Frames(segment) => segment.zero(self.offset(block, 0), u64::from(self.size)),
+        }
+    }
+
+    /// Copies a block onto another.
+    pub fn copy(&self, from: BlockNo, to: BlockNo) {
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.store(self.offset(to, 0), self.view(from)),
+            Memory::Frames(segment) => {
+                segment.copy_within(self.offset(from, 0), self.offset(to, 0), u64::from(self.size));
+            }
+        }
+    }
+
+    /// Starts the write-back of bytes of a block; answers the lines flushed.
+    pub fn flush(&self, site: Site, block: BlockNo, within: u32, len: u32) -> u64 {
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.flush(site, self.offset(block, within), u64::from(len)),
+            Memory::Frames(_) => 0,
+        }
+    }
+
+    /// Writes a whole block past the caches; persistent after the next fence.
+    pub fn stream(&self, site: Site, block: BlockNo, bytes: &[u8]) {
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.stream(site, self.offset(block, 0), bytes),
+            Memory::Frames(segment) => segment.copy_in(self.offset(block, 0), bytes),
+        }
+    }
+
+    /// Address of a byte of a block, for xFetch.
+    #[must_use]
+    pub fn address(&self, block: BlockNo, within: u32) -> *const u8 {
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.base().wrapping_add(self.offset(block, within) as usize),
+            Memory::Frames(segment) => segment.ptr(self.offset(block, within), 1).cast_const(),
+        }
+    }
+
+    /// A block's bytes in place. For the holder of the writer lock (or of recovery), and for the version that is current:
+    /// only that holder changes it, and it does not while it holds the view.
+    #[must_use]
+    pub fn view(&self, block: BlockNo) -> &[u8] {
+        let address = match &self.memory {
+            Memory::Inside(pmem) => {
+                assert!(self.offset(block, self.size) <= pmem.len(), "block {} lies outside the region", block.0);
+                self.address(block, 0)
+            }
+            Memory::Frames(segment) => segment.ptr(self.offset(block, 0), u64::from(self.size)).cast_const(),
+        };
+        // SAFETY: the range lies in a mapping that lives as long as `self` (checked above), bytes are valid for any
+        // pattern, and the caller holds the lock under which alone this block's content changes.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(address, self.size as usize)
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Layer 4: pages. A page's versions form a chain, newest first: [`heads`] finds the first, each [`Virt`] names the next
+//! older; where the chain ends, the page's content is its home, its own offset in the base file. A page without a head is
+//! at home. Readers walk to the first version that is not younger than their pin.
+
+pub mod alloc;
+pub mod arena;
+pub mod heads;
+pub mod virt;
+
+use crate::base::sync::Ordering;
+use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
+use crate::format::entry::{ENTRY, Entry};
+use crate::format::layout::Layout;
+use crate::medium::{Disk, Pmem, Site};
+use crate::shared::Shared;
+use crate::shm::Grace;
+use arena::{Arena, Memory};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use virt::{Block, Place, USED, Virt};
+
+/// What follows from the page size, once that is known.
+pub struct Geometry {
+    /// Where things lie in the region.
+    pub layout: Layout,
+    /// The data blocks.
+    pub arena: Arena,
+}
+
+/// The pages of one database, as one process sees them.
+pub struct Pages {
+    /// The mapping.
+    pub shared: Arc<Shared>,
+    /// The region as memory, on `dax` and `ram`.
+    pub pmem: Option<Arc<dyn Pmem>>,
+    /// The cold file.
+    pub cold: Arc<dyn Disk>,
+    budget: u64,
+    /// Seed of the durable entries.
+    entry_seed: u64,
+    geometry: OnceLock<Geometry>,
+    /// The grace period of the list `grace` as this process measures it: epoch of the list, and who must go away.
+    grace: Mutex<(u32, Option<Grace>)>,
+}
+
+impl Pages {
+    /// Pages over these parts; nothing is touched.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        pmem: Option<Arc<dyn Pmem>>,
+        cold: Arc<dyn Disk>,
+        region: RegionId,
+        budget: u64,
+    ) -> Pages {
+        let entry_seed = crate::base::checksum::seed(region, crate::base::Incarnation(0));
+        Pages { shared, pmem, cold, budget, entry_seed, geometry: OnceLock::new(), grace: Mutex::default() }
+    }
+
+    /// The geometry, if the page size is known.
+    pub fn geometry(&self) -> Option<&Geometry> {
+        if let Some(g) = self.geometry.get() {
+            return Some(g);
+        }
+        let size = self.shared.head().page_size.load(Ordering::Acquire);
+        (size != 0).then(|| self.geometry.get_or_init(|| self.shape(size as u32)))
+    }
+
+    /// What follows from a page size.
+    #[must_use]
+    pub fn shape(&self, page_size: u32) -> Geometry {
+        let layout = Layout::new(self.budget, page_size, self.pmem.is_some());
+        let arena = match &self.pmem {
+            Some(pmem) => Arena::new(Memory::Inside(pmem.clone()), layout.blocks_at(), page_size),
+            None => Arena::new(Memory::Frames(self.shared.segment.clone()), self.shared.places.frames, page_size),
+        };
+        Geometry { layout, arena }
+    }
+
+    /// The geometry, where the page size is known by the protocol: it was fixed before any page could be written.
+    pub fn geo(&self) -> &Geometry {
+        self.geometry().expect("the page size is fixed before pages are touched")
+    }
+
+    /// A virtblock.
+    #[must_use]
+    pub fn virt(&self, v: VirtNo) -> &Virt {
+        self.shared.segment.at(self.shared.places.virts + u64::from(v.0) * size_of::<Virt>() as u64)
+    }
+
+    /// What stands beside a block.
+    #[must_use]
+    pub fn block(&self, b: BlockNo) -> &Block {
+        self.shared.segment.at(self.shared.places.blocks + u64::from(b.0) * size_of::<Block>() as u64)
+    }
+
+    /// The version of `page` that a reader pinned at `pin` sees; `None` is the home.
+    #[must_use]
+    pub fn version(&self, page: PageNo, pin: Jci) -> Option<&Virt> {
+        let mut at = heads::find(&self.shared, page)?;
+        while at != VirtNo::NONE {
+            let virt = self.virt(at);
+            if virt.birth() <= pin {
+                return Some(virt);
+            }
+            at = virt.older();
+        }
+        None
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn newest(&self, page: PageNo) -> Option<(VirtNo, &Virt)> {
+        heads::find(&self.shared, page).map(|v| (v, self.virt(v)))
+    }
+
+    /// Notes that a block was used, for the sweep.
+    pub fn touch(&self, b: BlockNo) {
+        let flags = &self.block(b).flags;
+        let seen = flags.load(Ordering::Relaxed);
+        if seen & USED == 0 {
+            // a lost race only forgets one use; ENTRY_CHANGED is set again by whoever needs it under the writer lock
+            let _ = flags.compare_exchange(seen, seen | USED, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the content of a version into `into`, from byte `within` of its page. Homes are read by the caller.
+    /// Answers false if the content is at home.
+    pub fn read_version(&self, virt: &Virt, within: u32, into: &mut [u8]) -> Result<bool> {
+        match virt.place() {
+            Place::Fast(b) => {
+                self.geo().arena.load(b, within, into);
+                self.touch(b);
+                Ok(true)
+            }
+            Place::Cold(c) => {
+                self.read_cold(c, within, into)?;
+                Ok(true)
+            }
+            Place::Home => Ok(false),
+            Place::Free => Err(self.corrupt("a page's version chain", "it leads to a free virtblock".into())),
+        }
+    }
+
+    /// Reads from a block of the cold file.
+    pub fn read_cold(&self, c: u32, within: u32, into: &mut [u8]) -> Result<()> {
+        let size = u64::from(self.geo().arena.size());
+        let n = self.cold.read_at(u64::from(c) * size + u64::from(within), into)?;
+        if n < into.len() {
+            return Err(Error::corrupt(self.cold.path(), "cold file", format!("block {c} lies past its end")));
+        }
+        Ok(())
+    }
+
+    /// Writes a whole block of the cold file.
+    pub fn write_cold(&self, c: u32, bytes: &[u8]) -> Result<()> {
+        self.cold.write_at(u64::from(c) * bytes.len() as u64, bytes)
+    }
+
+    /// An error about the shared mapping or the region.
+    #[must_use]
+    pub fn corrupt(&self, what: &'static str, detail: String) -> Error {
+        Error::Corrupt { path: PathBuf::from(self.shared.region()), what, detail }
+    }
+
+    /// Offset of a block's entry in the region.
+    fn entry_at(&self, b: BlockNo) -> u64 {
+        self.geo().layout.entries_at() + u64::from(b.0) * ENTRY
+    }
+
+    /// The durable entry of a block.
+    #[must_use]
+    pub fn entry(&self, b: BlockNo) -> Option<Entry> {
+        let mut bytes = [0u8; ENTRY as usize];
+        self.pmem.as_ref()?.load(self.entry_at(b), &mut bytes);
+        let words = [crate::format::get_u64(&bytes, 0), crate::format::get_u64(&bytes, 8)];
+        Entry::decode(self.entry_seed, words)
+    }
+
+    /// Stores a block's entry, not yet persistent.
+    pub fn store_entry(&self, b: BlockNo, entry: Option<Entry>) {
+        if let Some(pmem) = &self.pmem {
+            let words = entry.map_or([0, 0], |e| e.encode(self.entry_seed));
+            pmem.store_u64(self.entry_at(b) + 8, words[1]);
+            pmem.store_u64(self.entry_at(b), words[0]);
+        }
+    }
+
+    /// Starts the write-back of a block's entry; answers the lines flushed.
+    pub fn flush_entry(&self, site: Site, b: BlockNo) -> u64 {
+        self.pmem.as_ref().map_or(0, |pmem| pmem.flush(site, self.entry_at(b), ENTRY))
+    }
+}

@@ -1,0 +1,134 @@
+//! Virtblocks: one per version of a page, wherever its content lies. Page tables point at virtblocks, never at blocks.
+
+use crate::base::limits::{GATE_PAGES, MAX_PAGE_SIZE};
+use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::{BlockNo, Jci, PageNo, VirtNo};
+use crate::shm::Shared as InMapping;
+
+/// Where a version's content is. One word, so that moving it is one store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// Nowhere: the virtblock is free.
+    Free,
+    /// In a block of the fast tier.
+    Fast(BlockNo),
+    /// At the page's own offset in the base file.
+    Home,
+    /// In a block of the cold file.
+    Cold(u32),
+}
+
+impl Place {
+    fn word(self) -> u64 {
+        match self {
+            Place::Free => 0,
+            Place::Fast(b) => 1 | u64::from(b.0) << 2,
+            Place::Home => 2,
+            Place::Cold(c) => 3 | u64::from(c) << 2,
+        }
+    }
+
+    fn of(word: u64) -> Place {
+        match word & 3 {
+            1 => Place::Fast(BlockNo((word >> 2) as u32)),
+            2 => Place::Home,
+            3 => Place::Cold((word >> 2) as u32),
+            _ => Place::Free,
+        }
+    }
+}
+
+/// One version of one page.
+///
+/// | offset | field | changed by |
+/// | --- | --- | --- |
+/// | 0 | page | holder of the writer lock, while unreachable |
+/// | 4 | next older version, 0 at the end of the chain (older content is at home) | holder of the writer lock |
+/// | 8 | next of the list that an unlinked virtblock stands in | holder of the writer lock |
+/// | 16 | birth: the JCI that made it; readers pinned below look further | while unreachable |
+/// | 24 | dirty: newest JCI stored into it, 0 if its home holds the same | holder of the writer lock; to 0 by the retirer |
+/// | 32 | place | holder of the writer lock |
+/// | 40 | until: low-water mark that must be durable before its block is reused | holder of the writer lock |
+/// | 48 | named: 1 if a journal entry names its block | while unreachable |
+#[repr(C, align(64))]
+#[derive(Default)]
+#[allow(missing_docs)]
+pub struct Virt {
+    pub page: AtomicU32,
+    pub older: AtomicU32,
+    pub link: AtomicU32,
+    _pad: AtomicU32,
+    pub birth: AtomicU64,
+    pub dirty: AtomicU64,
+    place: AtomicU64,
+    pub until: AtomicU64,
+    pub named: AtomicU64,
+}
+const _: () = assert!(size_of::<Virt>() == 64 && GATE_PAGES > 0 && MAX_PAGE_SIZE as usize % 64 == 0);
+
+// SAFETY: repr(C), atomics only, every bit pattern valid.
+#[allow(unsafe_code)]
+unsafe impl InMapping for Virt {}
+
+impl Virt {
+    /// Its place.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place::of(self.place.load(Ordering::Acquire))
+    }
+
+    /// Moves it: readers see the old place or the new, both valid.
+    pub fn move_to(&self, place: Place) {
+        self.place.store(place.word(), Ordering::Release);
+    }
+
+    /// The commit that made it.
+    #[must_use]
+    pub fn birth(&self) -> Jci {
+        Jci(self.birth.load(Ordering::Relaxed))
+    }
+
+    /// Its page.
+    #[must_use]
+    pub fn page(&self) -> PageNo {
+        PageNo(self.page.load(Ordering::Relaxed))
+    }
+
+    /// The next older version.
+    #[must_use]
+    pub fn older(&self) -> VirtNo {
+        VirtNo(self.older.load(Ordering::Acquire))
+    }
+
+    /// Whether its home lacks something of it.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire) != 0
+    }
+}
+
+/// What stands beside a block of the fast tier.
+///
+/// | offset | field |
+/// | --- | --- |
+/// | 0 | the virtblock whose content it is, 0 if free |
+/// | 4 | bit 0: used since the sweep passed (any reader); bit 1: its entry changed since the last retirement |
+/// | 8 | which 64ths of it were stored to since the last retirement |
+#[repr(C)]
+#[derive(Default)]
+#[allow(missing_docs)]
+pub struct Block {
+    pub virt: AtomicU32,
+    pub flags: AtomicU32,
+    pub stored: AtomicU64,
+}
+const _: () = assert!(size_of::<Block>() == 16);
+
+/// Used since the sweep passed.
+pub const USED: u32 = 1;
+/// Its entry changed since the last retirement.
+pub const ENTRY_CHANGED: u32 = 2;
+
+// SAFETY: repr(C), atomics only, every bit pattern valid.
+#[allow(unsafe_code)]
+unsafe impl InMapping for Block {}

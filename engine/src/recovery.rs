@@ -1,0 +1,242 @@
+//! Recovery: pure redo (H8). Which records count is decided here, by this table, for the first JCI above the low-water
+//! mark on:
+//!
+//! | parts of the JCI found | of a later JCI | at or below the newest attested durable | verdict |
+//! | --- | --- | --- | --- |
+//! | all | | | redo it |
+//! | not all | none | no | the log ends before it |
+//! | not all | some | no | `file`: the log ends before it (one batch, torn anywhere); `dax`, `ram`: corruption |
+//! | not all | | yes | corruption: it was durable, and is gone (H3) |
+//!
+//! A page with a durable entry that can be believed is redone in its block, any other over its home. Nothing is freed or
+//! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
+
+use crate::base::checksum::seed;
+use crate::base::{BlockNo, Error, Incarnation, Jci, PageNo, Result};
+use crate::engine::Region;
+use crate::format::entry::Entry;
+use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
+use crate::format::layout::{Layout, RING_AT};
+use crate::format::mark;
+use crate::format::superblock::Superblock;
+use crate::medium::{BaseFile, Disk, Pmem, Site};
+use crate::pages::Pages;
+use std::collections::{BTreeMap, HashMap};
+
+/// The log as found: bodies of the commits to redo, in order, and the low-water mark.
+pub struct Log {
+    /// Everything up to this is durable at its place.
+    pub low_water: Jci,
+    /// The newest commit to redo; the low-water mark if there is none.
+    pub end: Jci,
+    /// Bodies by commit, parts in order.
+    pub commits: Vec<(Jci, Vec<Vec<u8>>)>,
+}
+
+/// Reads the log and decides what of it counts.
+///
+/// # Errors
+/// `Corrupt` as the table says.
+pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
+    let mapped = matches!(region, Region::Pmem(_));
+    let layout = Layout::new(superblock.budget, 0, mapped);
+    let seed = seed(superblock.region, superblock.incarnation);
+    let mut bytes = [0u8; SLOT];
+    let mut found: BTreeMap<Jci, HashMap<u16, BTreeMap<u16, Vec<u8>>>> = BTreeMap::new();
+    let (mut low_water, mut durable) = (superblock.low_water, superblock.low_water);
+    for slot in 0..layout.ring_slots {
+        region.load(RING_AT + slot * SLOT as u64, &mut bytes)?;
+        let Some(header) = Header::decode(seed, slot, &bytes) else { continue };
+        low_water = low_water.max(header.low_water);
+        durable = durable.max(header.durable);
+        let body = bytes[HEADER..HEADER + usize::from(header.len)].to_vec();
+        found.entry(header.jci).or_default().entry(header.parts).or_default().insert(header.part, body);
+    }
+    let mut found = found.split_off(&low_water.next());
+    let mut log = Log { low_water, end: low_water, commits: Vec::new() };
+    loop {
+        let next = log.end.next();
+        let whole = found.remove(&next).and_then(|by_parts| {
+            by_parts.into_iter().find(|(parts, have)| have.len() == usize::from(*parts)).map(|(_, have)| have)
+        });
+        let Some(parts) = whole else { break };
+        log.commits.push((next, parts.into_values().collect()));
+        log.end = next;
+    }
+    let later = found.keys().next_back().copied().filter(|&j| j > log.end.next());
+    if log.end < durable || (mapped && later.is_some()) {
+        let detail = format!(
+            "commit {} is missing although {} was durable (low-water mark {low_water}, newest record {})",
+            log.end.next(),
+            durable,
+            later.unwrap_or(log.end)
+        );
+        return Err(Error::corrupt(region.path(), "micro-journals", detail));
+    }
+    Ok(log)
+}
+
+/// Pages being redone over their homes.
+struct Homes<'a> {
+    base: &'a dyn BaseFile,
+    page_size: u32,
+    pages: BTreeMap<PageNo, Vec<u8>>,
+}
+
+impl Homes<'_> {
+    fn page(&mut self, page: PageNo, fresh: bool) -> Result<&mut Vec<u8>> {
+        let size = self.page_size as usize;
+        if fresh || !self.pages.contains_key(&page) {
+            let mut content = vec![0; size];
+            if !fresh {
+                self.base.read_at(u64::from(page.0 - 1) * size as u64, &mut content)?;
+                if page.0 == 1 {
+                    mark::normalise(0, &mut content);
+                }
+            }
+            self.pages.insert(page, content);
+        }
+        Ok(self.pages.entry(page).or_default())
+    }
+
+    fn write(self, superblock: &Superblock) -> Result<()> {
+        for (page, mut content) in self.pages {
+            if page.0 == 1 {
+                mark::set(&mut content, superblock.region);
+            }
+            self.base.write_at(u64::from(page.0 - 1) * u64::from(self.page_size), &content)?;
+        }
+        self.base.sync(Site::Homes)
+    }
+}
+
+/// Believable durable entries: page → (block, birth). Of two for a page the younger holds.
+pub fn believed(pages: &Pages, low_water: Jci) -> HashMap<PageNo, (BlockNo, Jci)> {
+    let mut best: HashMap<PageNo, (BlockNo, Jci)> = HashMap::new();
+    for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
+        let Some(entry) = pages.entry(b).filter(|e| e.birth <= low_water) else { continue };
+        let held = best.entry(entry.page).or_insert((b, entry.birth));
+        if entry.birth >= held.1 {
+            *held = (b, entry.birth);
+        }
+    }
+    best
+}
+
+/// Redoes the log and begins the next incarnation. `pages` has the geometry of the superblock if a page size is known.
+/// Answers the superblock, already durable.
+///
+/// # Errors
+/// Of the media; `Corrupt`.
+pub fn recover(
+    region: &Region,
+    superblock: &Superblock,
+    pages: &Pages,
+    cold: &dyn Disk,
+    base: &dyn BaseFile,
+) -> Result<Superblock> {
+    let log = read_log(region, superblock)?;
+    if let Region::Disk(disk) = region
+        && !log.commits.is_empty()
+    {
+        // what was accepted may be in the page cache only: durable before any home depends on it (P18)
+        disk.sync(Site::Batch)?;
+        cold.sync(Site::Cold)?;
+    }
+    if superblock.page_size != 0 {
+        let mut homes = Homes { base, page_size: superblock.page_size, pages: BTreeMap::new() };
+        match region {
+            Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes)?,
+            Region::Disk(_) => redo(pages, &log, &mut homes, None)?,
+        }
+        if !homes.pages.is_empty() {
+            homes.write(superblock)?;
+        }
+        if let Region::Pmem(pmem) = region {
+            pmem.fence(Site::RecoverBlocks);
+        }
+    }
+    let next = Superblock {
+        sequence: superblock.sequence + 1,
+        incarnation: Incarnation(superblock.incarnation.0 + 1),
+        low_water: log.end,
+        complete: false,
+        ..superblock.clone()
+    };
+    if log.end > log.low_water {
+        tracing::info!(region = %region.path().display(), from = log.low_water.0, to = log.end.0, "recovered");
+    }
+    region.write_superblock(&next)?;
+    Ok(next)
+}
+
+fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>) -> Result<()> {
+    let mut places: HashMap<PageNo, BlockNo> =
+        believed(pages, log.low_water).into_iter().map(|(page, (b, _))| (page, b)).collect();
+    // entries that are not believed now must not be later, when the low-water mark has passed their birth
+    for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
+        let at = pages.geo().layout.entries_at() + u64::from(b.0) * crate::format::entry::ENTRY;
+        let mut words = [0u8; 16];
+        pmem.load(at, &mut words);
+        if words != [0; 16] && pages.entry(b).is_none_or(|e| e.birth > log.low_water) {
+            pages.store_entry(b, None);
+            pages.flush_entry(Site::RecoverBlocks, b);
+        }
+    }
+    redo(pages, log, homes, Some(&mut places))
+}
+
+fn redo(
+    pages: &Pages,
+    log: &Log,
+    homes: &mut Homes<'_>,
+    mut places: Option<&mut HashMap<PageNo, BlockNo>>,
+) -> Result<()> {
+    let arena = &pages.geo().arena;
+    let page_size = homes.page_size;
+    for (jci, parts) in &log.commits {
+        for group in parts.iter().flat_map(|part| groups(part, page_size)) {
+            let (page, change) =
+                group.map_err(|why| pages.corrupt("micro-journal", format!("commit {jci} does not parse: {why}")))?;
+            let block = places.as_ref().and_then(|p| p.get(&page).copied());
+            match (change, block) {
+                (Change::Ranges { fresh, ranges }, Some(b)) => {
+                    if fresh {
+                        arena.zero(b);
+                        arena.flush(Site::RecoverBlocks, b, 0, arena.size());
+                    }
+                    for (at, bytes) in ranges {
+                        arena.store(b, at, bytes);
+                        arena.flush(Site::RecoverBlocks, b, at, bytes.len() as u32);
+                    }
+                }
+                (Change::Ranges { fresh, ranges }, None) => {
+                    let content = homes.page(page, fresh)?;
+                    ranges.for_each(|(at, bytes)| crate::format::put(content, at as usize, bytes));
+                }
+                (Change::Block { index, cold: true }, _) => {
+                    let mut content = vec![0; homes.page_size as usize];
+                    pages.read_cold(index, 0, &mut content)?;
+                    if let (Some(places), Some(b)) = (places.as_mut(), block) {
+                        // the block holds older content: the home takes over
+                        places.remove(&page);
+                        pages.store_entry(b, None);
+                        pages.flush_entry(Site::RecoverBlocks, b);
+                    }
+                    homes.pages.insert(page, content);
+                }
+                (Change::Block { index, cold: false }, _) => {
+                    let b = BlockNo(index);
+                    let Some(places) = places.as_mut().filter(|_| index < pages.geo().layout.max_blocks) else {
+                        return Err(pages.corrupt("micro-journal", format!("commit {jci} names block {index}")));
+                    };
+                    homes.pages.remove(&page);
+                    places.insert(page, b);
+                    pages.store_entry(b, Some(Entry { page, birth: *jci }));
+                    pages.flush_entry(Site::RecoverBlocks, b);
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! P11: SQLite's busy handler sleeps through the VFS, on the thread whose connection was just refused the writer lock.
+//! The refusal is remembered per thread, so that this sleep, and no other, becomes a place in the queue.
+
+use crate::shm::{Holder, SlotNo};
+use crate::store::Store;
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+thread_local! {
+    static REFUSED: RefCell<Option<(Weak<Store>, SlotNo, Holder)>> = const { RefCell::new(None) };
+}
+
+/// Notes that this thread's connection was refused.
+pub fn record(store: &Arc<Store>, slot: SlotNo) {
+    let holder = store.engine().shared.slots().holder(slot);
+    REFUSED.with_borrow_mut(|r| *r = Some((Arc::downgrade(store), slot, holder)));
+}
+
+/// Forgets it.
+pub fn forget() {
+    REFUSED.with_borrow_mut(|r| *r = None);
+}
+
+/// Forgets it if it is this connection's, which ends.
+pub fn forget_slot(store: &Arc<Store>, slot: SlotNo) {
+    REFUSED.with_borrow_mut(|r| {
+        if r.as_ref().is_some_and(|(s, no, _)| *no == slot && s.as_ptr() == Arc::as_ptr(store)) {
+            *r = None;
+        }
+    });
+}
+
+/// Waits in the queue if this thread was refused last, else sleeps.
+pub fn sleep(time: Duration) {
+    let refused = REFUSED.with_borrow_mut(Option::take);
+    if let Some((store, slot, holder)) = refused
+        && let Some(store) = store.upgrade()
+        && !store.engine().forked()
+    {
+        let engine = store.engine();
+        let slots = engine.shared.slots();
+        if slots.holder(slot) == holder {
+            engine.shared.head().writer.wait(slots, slot, time, &engine.live);
+            return;
+        }
+    }
+    std::thread::sleep(time);
+}

@@ -1,0 +1,295 @@
+//! Retirement: what micro-journals describe becomes durable at its place, and their slots free.
+//!
+//! On `dax` and `ram` it rides on a commit's fence (`commit`); here is the forced form. On `file` the pages that the log
+//! names are written to their homes: the retirer is a reader (P16), it pins what is visible, writes home those versions,
+//! syncs the base, and only then attests. A home that an older reader needs is saved to the cold file first.
+
+use crate::base::sync::Ordering;
+use crate::base::{Jci, PageNo, Result, VirtNo};
+use crate::engine::{Engine, Region};
+use crate::format::journal::{HEADER, SLOT, groups};
+use crate::format::mark;
+use crate::medium::{BaseFile, Site};
+use crate::pages::heads;
+use crate::pages::virt::{Place, Virt};
+use crate::shared::tally;
+use crate::shm::{Grace, Lock, PinAt, SlotNo};
+use crate::writeset::PageMap;
+use std::collections::BTreeSet;
+
+const R: Ordering = Ordering::Relaxed;
+/// Bytes of homes written at once.
+const RUN: usize = 1 << 20;
+
+/// Which pages a round of writing homes is about.
+pub enum Which {
+    /// Those that the log between the low-water mark and the pin names.
+    Logged,
+    /// These.
+    These(Vec<PageNo>),
+}
+
+impl Engine {
+    /// Retires now, by the holder of the writer lock.
+    pub fn retire_now(&self, base: &dyn BaseFile) -> Result<()> {
+        match &self.region {
+            Region::Pmem(pmem) => {
+                let head = self.shared.head();
+                if head.cold_dirty.load(R) != 0 {
+                    let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
+                    let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
+                    self.write_homes(self.keeper, &Which::These(pages.collect()), true, base)?;
+                    head.cold_dirty.store(0, R);
+                }
+                let lines = self.pages.flush_touched();
+                pmem.fence(Site::CommitFence);
+                tally(&head.counters.lines_flushed, lines);
+                tally(&head.counters.fences, 1);
+                let retired = head.clock.published();
+                head.retired.store(retired.0, R);
+                head.retired_pos.store(head.ring_head.load(R), R);
+                self.update_superblock(|s| s.low_water = retired)?;
+                head.attested.store(retired.0, R);
+                head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
+                tally(&head.counters.retirements, 1);
+                loop {
+                    self.pages.pump();
+                    let lines = self.pages.clear_entries();
+                    tally(&head.counters.lines_flushed, lines);
+                    if head.cleared.first.load(R) == 0 {
+                        return Ok(());
+                    }
+                    pmem.fence(Site::Entry);
+                    self.pages.after_fence();
+                }
+            }
+            Region::Disk(_) => self.write_homes(self.keeper, &Which::Logged, true, base),
+        }
+    }
+
+    /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
+    /// without which homes that older readers need are left alone and nothing is attested. `file`: takes the retirement
+    /// lock; if somebody has it, waits for him if `holding`, else leaves it to him.
+    pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        loop {
+            match head.retire.try_lock(slots, slot, &self.live) {
+                Lock::Locked | Lock::LockedAfterDeath { .. } => break,
+                Lock::Busy if holding => {
+                    self.check()?;
+                    std::thread::sleep(std::time::Duration::from_micros(200));
+                }
+                Lock::Busy => return Ok(()),
+            }
+        }
+        let result = self.write_homes_locked(slot, which, holding, base);
+        slots.get(slot).unpin();
+        head.retire.unlock(slot);
+        result.inspect_err(|_| tracing::warn!("retirement did not finish"))
+    }
+
+    fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
+        let head = self.shared.head();
+        if self.pages.geometry().is_none() {
+            return Ok(());
+        }
+        if holding {
+            self.flush(slot, head.clock.published(), base)?;
+        }
+        let pin = self.pin(slot, PinAt::Visible, None, base)?;
+        self.flush(slot, pin, base)?;
+        self.check_base(base)?;
+        let (pages, end) = match which {
+            Which::Logged => self.logged_pages(pin)?,
+            Which::These(pages) => (pages.iter().copied().collect(), None),
+        };
+        let size = self.pages_at(pin, base)?;
+        let written = self.write_versions(&pages, pin, size, holding, base)?;
+        let Some(written) = written else { return Ok(()) };
+        base.sync(Site::Homes).map_err(|error| self.shared.fail(&error))?; // what a failed sync kept is unknown
+        tally(&head.counters.syncs, 1);
+        tally(&head.counters.homes_written, written.len() as u64);
+        for (v, page) in written {
+            let virt = self.pages.virt(v);
+            let dirty = virt.dirty.load(Ordering::Acquire);
+            // while the pin stands, a version that it sees is not stored to: its home holds all of it
+            if virt.page() == page && virt.birth() <= pin && dirty <= pin.0 {
+                let _ = virt.dirty.compare_exchange(dirty, 0, Ordering::AcqRel, R);
+            }
+        }
+        if let (Some(end), Region::Disk(_)) = (end, &self.region)
+            && end > head.ring_tail.load(R)
+        {
+            head.retired.store(pin.0, R);
+            head.retired_pos.store(end, R);
+            self.update_superblock(|s| s.low_water = pin)?;
+            head.attested.store(pin.0, Ordering::Release);
+            head.ring_tail.store(end, Ordering::Release);
+            tally(&head.counters.retirements, 1);
+        }
+        Ok(())
+    }
+
+    /// The base must still be the file that was attached, and bear our mark (P14).
+    fn check_base(&self, base: &dyn BaseFile) -> Result<()> {
+        let mut header = [0u8; mark::HEADER];
+        base.read_at(0, &mut header)?;
+        let same = self.base.identity()? == self.base_identity;
+        if same && mark::identity(&header) == Some(self.id) {
+            return Ok(());
+        }
+        let what = if same { "its mark was changed by another program" } else { "it was replaced by another file" };
+        Err(self.shared.fail(&crate::base::Error::cant_open(self.base.path(), what)))
+    }
+
+    /// Pages that commits up to `pin` in the ring name, and where those commits end.
+    fn logged_pages(&self, pin: Jci) -> Result<(BTreeSet<PageNo>, Option<u64>)> {
+        let head = self.shared.head();
+        let (mut pages, mut bytes) = (BTreeSet::new(), [0u8; SLOT]);
+        let (tail, floor) = (head.ring_tail.load(Ordering::Acquire), head.retired.load(R));
+        let published = head.published_pos.load(Ordering::Acquire);
+        let (mut end, page_size) = (tail, self.pages.geo().arena.size());
+        for at in tail..published {
+            let Some(header) = self.part_at(at, &mut bytes).filter(|h| h.jci.0 > floor) else { continue };
+            if header.jci > pin {
+                break;
+            }
+            end = at + 1;
+            for group in groups(&bytes[HEADER..HEADER + usize::from(header.len)], page_size) {
+                let group = group.map_err(|why| self.pages.corrupt("micro-journal in the mapping", why.to_string()))?;
+                pages.insert(group.0);
+            }
+        }
+        Ok((pages, Some(end)))
+    }
+
+    /// Writes the versions at `pin` of `pages` to their homes. Answers which, or `None` if an older reader needs a home
+    /// and the caller may not save it.
+    fn write_versions(
+        &self,
+        pages: &BTreeSet<PageNo>,
+        pin: Jci,
+        size: u32,
+        holding: bool,
+        base: &dyn BaseFile,
+    ) -> Result<Option<Vec<(VirtNo, PageNo)>>> {
+        let page_size = self.pages.geo().arena.size() as usize;
+        let wanted: Vec<(VirtNo, PageNo, &Virt)> =
+            pages.iter().filter(|p| p.0 <= size).filter_map(|&page| self.dirty_at(page, pin)).collect();
+        let mut pins = Vec::new();
+        self.shared.slots().pins(&mut pins);
+        let oldest = pins.iter().copied().min().map_or(pin, Jci).min(pin);
+        let mut saved = false;
+        for &(_, page, virt) in wanted.iter().filter(|w| w.2.birth() > oldest) {
+            if self.home_needed(page, virt.birth(), &pins) {
+                if !holding {
+                    return Ok(None);
+                }
+                self.save_home(page, base)?;
+                saved = true;
+            }
+        }
+        if saved {
+            // a read of an old home may be in progress (P12)
+            let mut grace = Grace::begin(self.shared.slots());
+            while !grace.passed(self.shared.slots()) {
+                self.check()?;
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        }
+        let mut run: Vec<u8> = Vec::new();
+        let mut run_at = 0u64;
+        for &(_, page, virt) in &wanted {
+            let at = u64::from(page.0 - 1) * page_size as u64;
+            if !run.is_empty() && (at != run_at + run.len() as u64 || run.len() >= RUN) {
+                base.write_at(run_at, &run)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                run_at = at;
+            }
+            let start = run.len();
+            run.resize(start + page_size, 0);
+            self.pages.read_version(virt, 0, &mut run[start..])?;
+            if page.0 == 1 {
+                mark::set(&mut run[start..], self.id);
+            }
+        }
+        if !run.is_empty() {
+            base.write_at(run_at, &run)?;
+        }
+        Ok(Some(wanted.into_iter().map(|(v, page, _)| (v, page)).collect()))
+    }
+
+    /// The version of `page` at `pin`, if its home lacks it.
+    fn dirty_at(&self, page: PageNo, pin: Jci) -> Option<(VirtNo, PageNo, &Virt)> {
+        let mut at = heads::find(&self.shared, page)?;
+        while at != VirtNo::NONE && self.pages.virt(at).birth() > pin {
+            at = self.pages.virt(at).older();
+        }
+        let virt = (at != VirtNo::NONE).then(|| self.pages.virt(at))?;
+        (virt.is_dirty() && virt.place() != Place::Home).then_some((at, page, virt))
+    }
+
+    /// Whether a pin below `birth` sees the home of `page`.
+    fn home_needed(&self, page: PageNo, birth: Jci, pins: &[u64]) -> bool {
+        pins.iter()
+            .map(|&p| Jci(p))
+            .filter(|&p| p < birth)
+            .any(|p| self.pages.version(page, p).is_none_or(|virt| virt.place() == Place::Home))
+    }
+
+    /// Saves the home of `page` to the cold file, as the oldest version of its chain. Under the writer lock.
+    fn save_home(&self, page: PageNo, base: &dyn BaseFile) -> Result<()> {
+        self.pages.reserve_virts(1)?;
+        let mut content = vec![0; self.pages.geo().arena.size() as usize];
+        self.read_page(page, None, 0, &mut content, base)?;
+        let mut last = heads::find(&self.shared, page).unwrap_or(VirtNo::NONE);
+        let mut home = VirtNo::NONE;
+        while last != VirtNo::NONE {
+            if self.pages.virt(last).place() == Place::Home {
+                home = last;
+            }
+            match self.pages.virt(last).older() {
+                VirtNo::NONE => break,
+                older => last = older,
+            }
+        }
+        let v = if home == VirtNo::NONE { self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE) } else { home };
+        let cold = self.pages.take_cold(v)?;
+        self.pages.write_cold(cold, &content)?;
+        self.pages.virt(v).move_to(Place::Cold(cold));
+        if home == VirtNo::NONE {
+            self.pages.virt(last).older.store(v.0, Ordering::Release);
+        }
+        tally(&self.shared.head().counters.homes_saved, 1);
+        Ok(())
+    }
+
+    /// Every page whose newest version its home lacks.
+    #[must_use]
+    pub fn dirty_pages(&self) -> Vec<PageNo> {
+        let mut pages: Vec<PageNo> =
+            heads::all(&self.shared).filter(|&(_, v)| self.pages.virt(v).is_dirty()).map(|(page, _)| page).collect();
+        pages.sort_unstable();
+        pages
+    }
+
+    /// Pages per usage, for the status: (hot and clean, hot and dirty, in the cold file).
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64, u64) {
+        let mut seen: PageMap<()> = PageMap::default();
+        let mut n = (0, 0, 0);
+        for (page, v) in heads::all(&self.shared) {
+            if seen.insert(page, ()).is_none() {
+                let virt = self.pages.virt(v);
+                match virt.place() {
+                    Place::Cold(_) => n.2 += 1,
+                    _ if virt.is_dirty() => n.1 += 1,
+                    _ => n.0 += 1,
+                }
+            }
+        }
+        n
+    }
+}

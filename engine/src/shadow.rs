@@ -1,0 +1,123 @@
+//! Shadow blocks: pages of transactions too large for micro-journals, written whole to blocks of their own before the
+//! commit; the record holds only their numbers. And what else a transaction reserves before it may commit.
+
+use crate::base::sync::Ordering;
+use crate::base::{Jci, PageNo, Result, VirtNo};
+use crate::engine::{Engine, Region};
+use crate::medium::{BaseFile, Site};
+use crate::pages::virt::Place;
+use crate::shared::tally;
+use crate::shm::SlotNo;
+use crate::writeset::{WriteSet, Written};
+
+impl Engine {
+    /// A virtblock with a block for `page`, which nothing refers to: in the fast tier on `dax` and `ram` while there is
+    /// room, else in the cold file (frames of `file` survive nothing).
+    pub fn new_shadow(&self, slot: SlotNo, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<VirtNo> {
+        self.pages.reserve_virts(1)?;
+        if self.mapped() && self.pages.free_blocks() <= self.pages.geo().layout.max_blocks / 4 {
+            let present = self.shared.head().blocks_present.load(Ordering::Relaxed);
+            if present < self.pages.geo().layout.max_blocks {
+                self.ensure_blocks(slot, 1, &|p| set.get(p).is_some(), base)?;
+            }
+        }
+        self.pages.reserve_virts(1)?;
+        let v = self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE);
+        let room = self.pages.free_blocks() > self.pages.geo().layout.max_blocks / 8;
+        let block = if self.mapped() && room { self.pages.take_block(v) } else { None };
+        match block {
+            Some(b) => self.pages.virt(v).move_to(Place::Fast(b)),
+            None => match self.pages.take_cold(v) {
+                Ok(c) => self.pages.virt(v).move_to(Place::Cold(c)),
+                Err(error) => {
+                    self.pages.give_back(v);
+                    return Err(error);
+                }
+            },
+        }
+        Ok(v)
+    }
+
+    /// Writes a shadow block; durable after [`persist_shadows`](Self::persist_shadows).
+    pub fn write_shadow(&self, v: VirtNo, content: &[u8]) -> Result<()> {
+        match self.pages.virt(v).place() {
+            Place::Fast(b) => {
+                self.pages.geo().arena.stream(Site::ShadowBlock, b, content);
+                Ok(())
+            }
+            Place::Cold(c) => self.pages.write_cold(c, content),
+            Place::Home | Place::Free => Err(self.pages.corrupt("write set", "a shadow block was lost".into())),
+        }
+    }
+
+    /// Makes the shadow blocks durable before the record that names them may be (P18, H6).
+    pub fn persist_shadows(&self, n: u32) -> Result<()> {
+        let counters = &self.shared.head().counters;
+        if let Region::Pmem(pmem) = &self.region {
+            pmem.fence(Site::ShadowBlock);
+            tally(&counters.fences, 1);
+        }
+        if self.pages.cold_used() > 0 {
+            self.pages.cold.sync(Site::Cold)?;
+            tally(&counters.syncs, 1);
+        }
+        tally(&counters.shadow_blocks, u64::from(n));
+        Ok(())
+    }
+
+    /// Brings `page` in for a comparison, evicting others if there is no free block. If that fails it stays where it is.
+    pub fn bring_in_or_make_room(&self, slot: SlotNo, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<()> {
+        if self.bring_in(page, base)? {
+            return Ok(());
+        }
+        let keep = |p: PageNo| p == page || set.get(p).is_some();
+        self.ensure_blocks(slot, 1, &keep, base)?;
+        self.bring_in(page, base)?;
+        Ok(())
+    }
+
+    /// Makes sure that applying these pages will not lack a block: every one may have to be copied.
+    pub fn reserve_for(
+        &self,
+        slot: SlotNo,
+        pages: &[(PageNo, Written)],
+        set: &WriteSet,
+        base: &dyn BaseFile,
+    ) -> Result<()> {
+        let n = pages.iter().filter(|(_, w)| matches!(w, Written::Ranges { .. })).count() as u32;
+        let keep = |p: PageNo| set.get(p).is_some();
+        for &(page, written) in pages {
+            if let Written::Ranges { fresh: false, .. } = written {
+                self.bring_in_or_make_room(slot, page, set, base)?;
+                let place = self.pages.newest(page).map(|(_, virt)| virt.place());
+                if !matches!(place, Some(Place::Fast(_))) {
+                    return Err(self.no_room("a page to change"));
+                }
+            }
+        }
+        if self.pages.free_blocks() < n && self.ensure_blocks(slot, n, &keep, base)? < n {
+            return Err(self.no_room("the versions of a commit"));
+        }
+        self.pages.reserve_virts(2 * n + 64)
+    }
+
+    /// Fixes the page size of a database that had none: durable before anything depends on it.
+    pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        self.update_superblock(|s| s.page_size = page_size)?;
+        self.pages.fix_page_size(page_size)
+    }
+
+    /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark).
+    pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
+        let head = self.shared.head();
+        self.flush(slot, head.clock.published(), base)?;
+        if self.hold(slot, base)? {
+            let result = self.retire_now(base);
+            head.writer.release(self.shared.slots(), slot);
+            result?;
+        } else if !self.mapped() {
+            self.write_homes(slot, &crate::retire::Which::Logged, false, base)?;
+        }
+        Ok((head.clock.durable(), Jci(head.retired.load(Ordering::Relaxed))))
+    }
+}

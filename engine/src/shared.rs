@@ -1,0 +1,262 @@
+//! Layer 3: the shared mapping of one database: what lies where, and the words that all processes share.
+//!
+//! Volatile: built by the first process that attaches, never reused once nobody is attached (P13). Everything that
+//! allocates or links changes only under the writer lock, so that the next taker of a dead owner's lock can rebuild
+//! every list from what is reachable; a reader never needs those lists.
+
+use crate::base::limits::MIN_PAGE_SIZE;
+use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::{Error, Jci, Result};
+use crate::format::journal::SLOT;
+use crate::format::layout::Layout;
+use crate::shm::{Clock, OwnedLock, Segment, Shared as InMapping, Slot, Slots, SlotsHeader, WriterLock};
+use std::mem::offset_of;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Most virtblocks; 64 bytes each, sparse.
+pub const MAX_VIRTS: u64 = 1 << 26;
+/// Most blocks of the cold file.
+pub const MAX_COLD: u64 = 1 << 26;
+/// Largest table of heads, as a power of two.
+pub const MAX_HEADS_LOG: u32 = 27;
+
+/// A first-in first-out list of virtblocks, threaded through their `link`.
+#[repr(C)]
+#[derive(Default)]
+pub struct List {
+    /// First virtblock, 0 if empty.
+    pub first: AtomicU32,
+    /// Last virtblock.
+    pub last: AtomicU32,
+}
+
+/// Counters: monotonic, read by anyone; a stale read costs nothing. Those of the commit path are changed under the writer
+/// lock with plain loads and stores ([`count`]), the others by [`tally`].
+#[repr(C)]
+#[derive(Default)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub commits: AtomicU64,
+    pub batches: AtomicU64,
+    pub fences: AtomicU64,
+    pub syncs: AtomicU64,
+    pub lines_flushed: AtomicU64,
+    pub bytes_logged: AtomicU64,
+    pub pages_in_place: AtomicU64,
+    pub pages_copied: AtomicU64,
+    pub shadow_blocks: AtomicU64,
+    pub retirements: AtomicU64,
+    pub homes_written: AtomicU64,
+    pub homes_saved: AtomicU64,
+    pub faults: AtomicU64,
+    pub evictions: AtomicU64,
+    pub repairs: AtomicU64,
+    pub busy: AtomicU64,
+}
+
+/// Adds to a counter whose only writer is the caller (a lock holder).
+pub fn count(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+/// Adds to a counter that several classes of holders change.
+pub fn tally(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// The head of the mapping. Who may change what:
+///
+/// | fields | by |
+/// | --- | --- |
+/// | `clock`, `writer`, `slots` | as their own modules say |
+/// | `page_size`, `ring_*` but the tail on `file`, `pending_*`, allocation words, `heads_*`, lists | holder of the writer lock |
+/// | `ring_head` | holder of the writer lock and the flush leader, by compare-and-swap |
+/// | `flushed_pos`, `written_pos`, `zeroed` | the flush leader |
+/// | `retired`, `retired_pos`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`) |
+/// | `failed` | anyone, once, 0 to 1 |
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Header {
+    pub clock: Clock,
+    pub writer: WriterLock,
+    pub flush: OwnedLock,
+    pub retire: OwnedLock,
+    pub slots: SlotsHeader,
+    pub incarnation: AtomicU64,
+    pub page_size: AtomicU64,
+    pub failed: AtomicU32,
+    /// Counts the fillings of `grace`.
+    pub grace_epoch: AtomicU32,
+    pub ring_head: AtomicU64,
+    pub ring_tail: AtomicU64,
+    /// End of the newest published commit in the ring.
+    pub published_pos: AtomicU64,
+    /// Everything below is in the file, synced (`file`).
+    pub flushed_pos: AtomicU64,
+    /// Everything below is in the file, perhaps not synced (`file`).
+    pub written_pos: AtomicU64,
+    /// Ring bytes below this were really written once (`file`).
+    pub zeroed: AtomicU64,
+    /// Everything up to this JCI is durable at its place...
+    pub retired: AtomicU64,
+    /// ...and its slots end here.
+    pub retired_pos: AtomicU64,
+    /// Low-water mark that a durable header or superblock attests: slots below `ring_tail` are free.
+    pub attested: AtomicU64,
+    /// The commit being made: 0, or its JCI, slot position and parts, so that a taker over can finish it.
+    pub pending_jci: AtomicU64,
+    pub pending_pos: AtomicU64,
+    pub pending_parts: AtomicU64,
+    /// Last JCI that shrank the database.
+    pub shrunk: AtomicU64,
+    pub blocks_present: AtomicU32,
+    pub free_blocks: AtomicU32,
+    pub sweep_hand: AtomicU32,
+    pub touched: AtomicU32,
+    pub virts_present: AtomicU32,
+    pub free_virt: AtomicU32,
+    pub free_virts: AtomicU32,
+    pub cold_present: AtomicU32,
+    pub cold_free: AtomicU32,
+    pub cold_hand: AtomicU32,
+    /// Whether a newest version lies in the cold file and may lack its home: no durable entry says so, and so nothing is
+    /// retired on `dax` and `ram` before it is written home.
+    pub cold_dirty: AtomicU32,
+    /// Current table of heads: log2 of its size << 1 | side.
+    pub heads_area: AtomicU32,
+    pub heads_used: AtomicU32,
+    pub heads_tombs: AtomicU32,
+    /// Unlinked virtblocks: waiting for a grace period to begin, in one, waiting for the low-water mark, for a fence.
+    pub limbo: List,
+    pub grace: List,
+    pub aging: List,
+    pub cleared: List,
+    pub superblock_sequence: AtomicU64,
+    pub counters: Counters,
+}
+
+// SAFETY: repr(C), atomics only, every bit pattern valid.
+#[allow(unsafe_code)]
+unsafe impl InMapping for Header {}
+
+/// Room for the header.
+const HEADER_ROOM: u64 = 16384;
+const _: () = assert!(size_of::<Header>() as u64 <= HEADER_ROOM);
+
+/// Offsets of the arrays in the mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Places {
+    pub slots: u64,
+    pub free: u64,
+    pub blocks: u64,
+    pub touched: u64,
+    pub ring: u64,
+    pub virts: u64,
+    pub heads: u64,
+    pub cold: u64,
+    pub frames: u64,
+    pub len: u64,
+    pub most_blocks: u64,
+}
+
+impl Places {
+    /// The offsets for a region of this layout; independent of the page size, which may still be unknown.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Places {
+        let most_blocks = (layout.budget / u64::from(MIN_PAGE_SIZE)).max(64);
+        let mut at = HEADER_ROOM;
+        let mut take = |bytes: u64| {
+            let here = at;
+            at = (at + bytes).next_multiple_of(65536);
+            here
+        };
+        let slots = take(Slots::AREA);
+        let free = take(most_blocks * 4);
+        let blocks = take(most_blocks * 16);
+        let touched = take(most_blocks * 8);
+        let ring = take(if layout.blocks_inside { 0 } else { layout.ring_slots * SLOT as u64 });
+        let virts = take(MAX_VIRTS * 64);
+        let heads = take(32 << MAX_HEADS_LOG);
+        let cold = take(MAX_COLD * 4);
+        let frames = take(if layout.blocks_inside { 0 } else { layout.budget.max(16 * 65536) + 65536 });
+        Places { slots, free, blocks, touched, ring, virts, heads, cold, frames, len: at, most_blocks }
+    }
+
+    /// Changes whenever the mapping's layout does, so that two builds never share one.
+    #[must_use]
+    pub fn shape(&self) -> u64 {
+        let text = format!("{self:?} {} {} {SLOT} v2", size_of::<Header>(), size_of::<Slot>());
+        crate::base::checksum::checksum(2, text.as_bytes())
+    }
+}
+
+/// The mapping of one database in this process.
+pub struct Shared {
+    /// The memory.
+    pub segment: Arc<Segment>,
+    /// Where things lie in it.
+    pub places: Places,
+    slots: Slots,
+    region: PathBuf,
+    /// Why the region failed, where this process saw it.
+    reason: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// A view of `segment`, whose fixed part is made present. `region` is named in messages.
+    pub fn new(segment: Arc<Segment>, places: Places, region: &Path) -> Result<Shared> {
+        segment.commit(0, HEADER_ROOM)?;
+        let at = |offset: usize| offset as u64;
+        let locks = [offset_of!(Header, writer), offset_of!(Header, flush), offset_of!(Header, retire)].map(at);
+        let slots = Slots::new(segment.clone(), at(offset_of!(Header, slots)), places.slots, &locks);
+        Ok(Shared { segment, places, slots, region: region.to_owned(), reason: Mutex::new(None) })
+    }
+
+    /// The words that all share.
+    #[must_use]
+    pub fn head(&self) -> &Header {
+        self.segment.at(0)
+    }
+
+    /// The reader slots.
+    #[must_use]
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Fails the region (P18): every attached connection gets an error until all are closed.
+    pub fn fail(&self, why: &Error) -> Error {
+        let mut reason = self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        reason.get_or_insert_with(|| why.to_string());
+        self.head().failed.store(1, Ordering::SeqCst);
+        tracing::error!(region = %self.region.display(), %why, "the region has failed");
+        drop(reason);
+        self.failure()
+    }
+
+    fn failure(&self) -> Error {
+        let reason = self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let reason =
+            reason.clone().unwrap_or_else(|| "in another process; close all connections and open again".into());
+        Error::Failed { path: self.region.clone(), reason }
+    }
+
+    /// Refuses everything once the region has failed.
+    pub fn check(&self) -> Result<()> {
+        if self.head().failed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(self.failure()) }
+    }
+
+    /// The region's path.
+    #[must_use]
+    pub fn region(&self) -> &Path {
+        &self.region
+    }
+
+    /// Newest published commit.
+    #[must_use]
+    pub fn published(&self) -> Jci {
+        self.head().clock.published()
+    }
+}

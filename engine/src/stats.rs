@@ -1,0 +1,84 @@
+//! The figures of `nvlite_stat`.
+
+use crate::base::MediumKind;
+use crate::base::sync::{AtomicU64, Ordering};
+use crate::engine::Engine;
+use crate::pages::heads;
+use crate::store::{Stat, StatValue};
+
+/// A medium's name, as in the URI.
+#[must_use]
+pub fn medium_name(kind: MediumKind) -> &'static str {
+    match kind {
+        MediumKind::Dax => "dax",
+        MediumKind::File => "file",
+        MediumKind::Ram => "ram",
+    }
+}
+
+impl Engine {
+    /// All figures, in a fixed order.
+    #[must_use]
+    pub fn stats(&self) -> Vec<Stat> {
+        let head = self.shared.head();
+        let c = &head.counters;
+        let read = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let medium = self.region.kind();
+        let survives = if medium == MediumKind::Ram { "the death of the process" } else { "power loss" };
+        let oldest = self.shared.slots().oldest_pin().map_or(0, |jci| jci.0);
+        let readers = self.shared.slots().used().filter(|(_, slot)| slot.pin().is_some()).count() as u64;
+        let (clean, dirty, cold) = if self.pages.geometry().is_some() { self.usage() } else { (0, 0, 0) };
+        let text = |name, value: &str| Stat { name, value: StatValue::Text(value.to_owned()) };
+        let mut rows = vec![
+            text("medium", medium_name(medium)),
+            text("survives", survives),
+            text("region_id", &self.id.to_string()),
+            text("region", &self.region.path().display().to_string()),
+        ];
+        let ints = [
+            ("page_size", self.pages.geometry().map_or(0, |g| u64::from(g.arena.size()))),
+            ("incarnation", self.incarnation().0),
+            ("jci_published", head.clock.published().0),
+            ("jci_durable", head.clock.durable().0),
+            ("jci_visible", head.clock.visible().0),
+            ("jci_retired", read(&head.retired)),
+            ("jci_oldest_reader", oldest),
+            ("readers", readers),
+            ("connections", self.shared.slots().used().count() as u64),
+            ("queue", u64::from(head.writer.waiting(self.shared.slots()))),
+            ("commits", read(&c.commits)),
+            ("batches", read(&c.batches)),
+            ("fences", read(&c.fences)),
+            ("syncs", read(&c.syncs)),
+            ("flushes", read(&c.fences) + read(&c.syncs)),
+            ("lines_flushed", read(&c.lines_flushed)),
+            ("bytes_logged", read(&c.bytes_logged)),
+            ("pages_in_place", read(&c.pages_in_place)),
+            ("pages_copied", read(&c.pages_copied)),
+            ("shadow_blocks", read(&c.shadow_blocks)),
+            ("retirements", read(&c.retirements)),
+            ("homes_written", read(&c.homes_written)),
+            ("homes_saved", read(&c.homes_saved)),
+            ("faults", read(&c.faults)),
+            ("evictions", read(&c.evictions)),
+            ("repairs", read(&c.repairs)),
+            ("refusals", read(&c.busy)),
+            ("blocks_max", self.pages.geometry().map_or(0, |g| u64::from(g.layout.max_blocks))),
+            ("blocks_present", u64::from(head.blocks_present.load(Ordering::Relaxed))),
+            ("blocks_free", u64::from(head.free_blocks.load(Ordering::Relaxed))),
+            ("pages_hot_clean", clean),
+            ("pages_hot_dirty", dirty),
+            ("pages_cold", cold),
+            ("cold_blocks", u64::from(self.pages.cold_used())),
+            ("ring_slots", self.layout.ring_slots),
+            ("ring_used", read(&head.ring_head) - read(&head.ring_tail)),
+            ("heads", heads_len(self)),
+        ];
+        rows.extend(ints.into_iter().map(|(name, n)| Stat { name, value: StatValue::Int(n) }));
+        rows
+    }
+}
+
+fn heads_len(engine: &Engine) -> u64 {
+    if engine.pages.geometry().is_some() { heads::all(&engine.shared).count() as u64 } else { 0 }
+}

@@ -1,0 +1,216 @@
+//! What one transaction wrote, in private memory: per page the byte ranges that differ from the committed content, or
+//! (for transactions too large for that) a shadow block that holds the page whole.
+
+use crate::base::{PageNo, VirtNo};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Hash of page numbers: one multiplication.
+#[derive(Default)]
+pub struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.write_u32(u32::from(b)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.0 = (self.0 ^ u64::from(n)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
+
+/// A map by page number.
+pub type PageMap<V> = HashMap<PageNo, V, BuildHasherDefault<PageHasher>>;
+
+/// Differing bytes closer than this are one range: a range's head costs two or three bytes.
+const JOIN: usize = 8;
+
+/// What a transaction did to one page.
+#[derive(Clone, Copy, Debug)]
+pub enum Written {
+    /// Ranges `first .. first + n`, over the committed content, or over zeros if `fresh`.
+    Ranges {
+        /// Whether over zeros (P3).
+        fresh: bool,
+        /// Index of the first range.
+        first: u32,
+        /// How many.
+        n: u32,
+    },
+    /// The whole content stands in this virtblock, which nothing refers to yet.
+    Shadow(VirtNo),
+}
+
+#[derive(Clone, Copy)]
+struct Range {
+    at: u32,
+    len: u32,
+    bytes: usize,
+}
+
+/// The write set of one transaction.
+#[derive(Default)]
+pub struct WriteSet {
+    pages: PageMap<Written>,
+    ranges: Vec<Range>,
+    bytes: Vec<u8>,
+    /// Highest end of a write, or where xTruncate cut, in pages.
+    pub end: Option<u32>,
+    /// Whether xTruncate was called last.
+    pub truncated: bool,
+}
+
+/// Calls `out` with each range in which `new` differs from `old` (or from zeros), ascending.
+fn differences(old: Option<&[u8]>, new: &[u8], mut out: impl FnMut(usize, usize)) {
+    let word = |b: &[u8], i: usize| {
+        let mut w = [0u8; 8];
+        w.copy_from_slice(&b[i..i + 8]);
+        u64::from_ne_bytes(w)
+    };
+    let same = |i: usize| word(new, i) == old.map_or(0, |o| word(o, i));
+    let (len, mut i) = (new.len(), 0);
+    let mut open: Option<(usize, usize)> = None;
+    while i < len {
+        // four words at a time over what is equal: nearly all of it is
+        while i + 32 <= len
+            && match old {
+                Some(o) => new[i..i + 32] == o[i..i + 32],
+                None => new[i..i + 32] == [0; 32],
+            }
+        {
+            i += 32;
+        }
+        if i >= len {
+            break;
+        }
+        if !same(i) {
+            let differs = |j: usize| new[j] != old.map_or(0, |o| o[j]);
+            let first = (i..i + 8).find(|&j| differs(j)).unwrap_or(i);
+            let last = (i..i + 8).rfind(|&j| differs(j)).unwrap_or(i) + 1;
+            open = Some(match open {
+                Some((start, end)) if first - end < JOIN => (start, last),
+                Some((start, end)) => {
+                    out(start, end);
+                    (first, last)
+                }
+                None => (first, last),
+            });
+        }
+        i += 8;
+    }
+    if let Some((start, end)) = open {
+        out(start, end);
+    }
+}
+
+impl WriteSet {
+    /// Empties it, keeping its memory within bounds.
+    pub fn clear(&mut self) {
+        self.pages.clear();
+        self.ranges.clear();
+        self.bytes.clear();
+        self.pages.shrink_to(1 << 14);
+        self.ranges.shrink_to(1 << 16);
+        self.bytes.shrink_to(4 << 20);
+        self.end = None;
+        self.truncated = false;
+    }
+
+    /// True if nothing was written or cut.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.end.is_none()
+    }
+
+    /// Pages written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Bytes kept in ranges, given up ones included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What was done to a page.
+    #[must_use]
+    pub fn get(&self, page: PageNo) -> Option<Written> {
+        self.pages.get(&page).copied()
+    }
+
+    /// Sets a page to `new`; `old` is its committed content, `None` makes it fresh. Answers what stood there before.
+    pub fn put(&mut self, page: PageNo, old: Option<&[u8]>, new: &[u8]) -> Option<Written> {
+        let (first, bytes, ranges) = (self.ranges.len(), &mut self.bytes, &mut self.ranges);
+        differences(old, new, |start, end| {
+            ranges.push(Range { at: start as u32, len: (end - start) as u32, bytes: bytes.len() });
+            bytes.extend_from_slice(&new[start..end]);
+        });
+        let n = (self.ranges.len() - first) as u32;
+        self.pages.insert(page, Written::Ranges { fresh: old.is_none(), first: first as u32, n })
+    }
+
+    /// Notes that a page stands in a shadow block. Answers what stood there before.
+    pub fn put_shadow(&mut self, page: PageNo, virt: VirtNo) -> Option<Written> {
+        self.pages.insert(page, Written::Shadow(virt))
+    }
+
+    /// Forgets a page.
+    pub fn remove(&mut self, page: PageNo) -> Option<Written> {
+        self.pages.remove(&page)
+    }
+
+    /// The ranges of a page: (offset, bytes).
+    pub fn ranges(&self, first: u32, n: u32) -> impl Iterator<Item = (u32, &[u8])> {
+        self.ranges[first as usize..(first + n) as usize]
+            .iter()
+            .map(|r| (r.at, &self.bytes[r.bytes..r.bytes + r.len as usize]))
+    }
+
+    /// Lays the ranges over `content`, which begins at byte `within` of its page.
+    pub fn overlay(&self, first: u32, n: u32, within: u32, content: &mut [u8]) {
+        let (from, to) = (u64::from(within), u64::from(within) + content.len() as u64);
+        for (at, bytes) in self.ranges(first, n) {
+            let (start, end) = (u64::from(at).max(from), (u64::from(at) + bytes.len() as u64).min(to));
+            if start < end {
+                content[(start - from) as usize..(end - from) as usize]
+                    .copy_from_slice(&bytes[(start - u64::from(at)) as usize..(end - u64::from(at)) as usize]);
+            }
+        }
+    }
+
+    /// All pages, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (PageNo, Written)> + '_ {
+        self.pages.iter().map(|(&p, &w)| (p, w))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn old_and_differences_make_new(old in prop::collection::vec(0u8..3, 512), edits in prop::collection::vec((0usize..512, any::<u8>()), 0..60), fresh: bool) {
+            let mut new = old.clone();
+            for (at, value) in edits { new[at] = value; }
+            let mut set = WriteSet::default();
+            let base = (!fresh).then_some(&old[..]);
+            set.put(PageNo(3), base, &new);
+            let Some(Written::Ranges { fresh: f, first, n }) = set.get(PageNo(3)) else { panic!("just put") };
+            prop_assert_eq!(f, fresh);
+            let mut content = if fresh { vec![0; 512] } else { old };
+            set.overlay(first, n, 0, &mut content);
+            prop_assert_eq!(&content, &new);
+            let mut part = if fresh { vec![0; 100] } else { content[200..300].to_vec() };
+            set.overlay(first, n, 200, &mut part);
+            prop_assert_eq!(&part[..], &new[200..300]);
+        }
+    }
+}

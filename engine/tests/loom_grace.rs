@@ -1,0 +1,148 @@
+//! A block is used again under a reader that is still at it (P12): by a pin missed (an old version), by a read in progress missed (a
+//! block that moved), or by a pointer missed (xFetch).
+//!
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p nvlite-engine --release --test 'loom_*'`.
+#![cfg(loom)]
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+use nvlite_engine::base::Jci;
+use nvlite_engine::shm::{AttachmentNo, Clock, Grace, Liveness, PinAt, Pinned, SlotNo, Slots};
+
+struct World {
+    slots: Slots,
+    clock: Clock,
+    /// Which block the page is in.
+    place: AtomicUsize,
+    blocks: [UnsafeCell<u64>; 2],
+}
+
+// SAFETY: what is under test; loom reports a block that is read while it is written.
+unsafe impl Sync for World {}
+// SAFETY: as above.
+unsafe impl Send for World {}
+
+const GARBAGE: u64 = 99;
+
+fn world() -> (Arc<World>, SlotNo) {
+    let slots = Slots::model(2);
+    let live = Liveness::solo();
+    let reader = slots.claim(live.own(), &live).expect("a slot");
+    let clock = Clock::new();
+    clock.init(Jci(1));
+    let blocks = [UnsafeCell::new(1), UnsafeCell::new(2)];
+    (Arc::new(World { slots, clock, place: AtomicUsize::new(0), blocks }), reader)
+}
+
+impl World {
+    fn read(&self, block: usize) -> u64 {
+        // SAFETY: loom checks it.
+        self.blocks[block].with(|p| unsafe { *p })
+    }
+
+    fn reuse(&self, block: usize) {
+        // SAFETY: loom checks it.
+        self.blocks[block].with_mut(|p| unsafe { *p = GARBAGE });
+    }
+}
+
+#[test]
+fn a_moved_block_is_not_reused_under_a_read() {
+    loom::model(|| {
+        let (w, me) = world();
+        let reader = {
+            let w = w.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    w.slots.get(me).begin_copy();
+                    assert_ne!(w.read(w.place.load(Ordering::Acquire)), GARBAGE);
+                    w.slots.get(me).end_copy();
+                }
+            })
+        };
+        w.place.store(1, Ordering::Release);
+        let mut grace = Grace::begin(&w.slots);
+        while !grace.passed(&w.slots) {
+            thread::yield_now();
+        }
+        w.reuse(0);
+        reader.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_moved_block_is_not_reused_under_a_pointer() {
+    loom::model(|| {
+        let (w, me) = world();
+        let reader = {
+            let w = w.clone();
+            thread::spawn(move || {
+                let slot = w.slots.get(me);
+                slot.begin_copy();
+                let block = w.place.load(Ordering::Acquire);
+                slot.add_fetch();
+                slot.end_copy();
+                assert_ne!(w.read(block), GARBAGE);
+                slot.drop_fetch();
+            })
+        };
+        w.place.store(1, Ordering::Release);
+        let mut grace = Grace::begin(&w.slots);
+        while !grace.is_over(&w.slots) {
+            thread::yield_now();
+        }
+        w.reuse(0);
+        reader.join().expect("no panic");
+    });
+}
+
+#[test]
+fn an_old_version_is_not_reused_under_a_pin() {
+    loom::model(|| {
+        let (w, me) = world();
+        let reader = {
+            let w = w.clone();
+            thread::spawn(move || {
+                let slot = w.slots.get(me);
+                let Pinned::At(jci) = w.clock.pin(slot, PinAt::Visible, None, &|_| true) else {
+                    unreachable!("no gate")
+                };
+                // Block 0 is the version of commit 1, block 1 that of commit 2.
+                assert_eq!(w.read(jci.0 as usize - 1), jci.0);
+                slot.unpin();
+            })
+        };
+        w.clock.publish(Jci(2));
+        w.clock.set_visible(Jci(2));
+        if !w.slots.pinned_in(Jci(1), Jci(2), None) {
+            w.reuse(0);
+        }
+        reader.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_slot_claimed_meanwhile_is_not_overlooked() {
+    loom::model(|| {
+        let (w, _) = world();
+        let reader = {
+            let w = w.clone();
+            thread::spawn(move || {
+                let live = Liveness::solo_as(AttachmentNo(2), std::sync::Arc::new(|_| true));
+                let me = w.slots.claim(live.own(), &live).expect("a slot");
+                w.slots.get(me).begin_copy();
+                assert_ne!(w.read(w.place.load(Ordering::Acquire)), GARBAGE);
+                w.slots.get(me).end_copy();
+            })
+        };
+        w.place.store(1, Ordering::Release);
+        let mut grace = Grace::begin(&w.slots);
+        while !grace.passed(&w.slots) {
+            thread::yield_now();
+        }
+        w.reuse(0);
+        reader.join().expect("no panic");
+    });
+}
