@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use crate::instance::Instance;
-use crate::mark::HEADER;
 use crate::sys::*;
+use nvlite_engine::format::mark::HEADER;
 use nvlite_engine::medium::Site;
 use nvlite_engine::{BaseFile, BaseOpener, Disk, Error, Result};
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};

@@ -64,6 +64,7 @@ pub fn codes(error: &Error) -> (c_int, i32) {
         Error::Full { .. } => (SQLITE_FULL, libc::ENOSPC),
         Error::Io { source, .. } => (SQLITE_IOERR, source.raw_os_error().unwrap_or(libc::EIO)),
         Error::Corrupt { .. } => (SQLITE_CORRUPT, 0),
+        Error::Foreign { .. } => (SQLITE_NOTADB, 0),
         Error::CantOpen { .. } => (SQLITE_CANTOPEN, 0),
         Error::ReadOnly { .. } => (SQLITE_READONLY, 0),
         Error::LockLost => (SQLITE_IOERR_LOCK, 0),

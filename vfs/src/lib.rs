@@ -17,7 +17,6 @@ mod instance;
 mod journal;
 mod load;
 mod lock;
-mod mark;
 mod names;
 mod open;
 mod registry;

@@ -5,10 +5,10 @@ use crate::base::path_of;
 use crate::error::{Failure, Outcome, last, tell};
 use crate::file::{self, Conn, OurFile};
 use crate::instance::{Instance, NAME};
-use crate::mark::{HEADER, is_marked};
 use crate::registry::{self, Key};
 use crate::sys::*;
 use crate::{journal, names};
+use nvlite_engine::format::mark::{self, HEADER};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -159,7 +159,7 @@ unsafe fn open_main(
         // SAFETY: the default VFS has just opened it.
         let found = unsafe { read_header(file) };
         let stock = match &found {
-            Ok(found) => !is_marked(found) && (granted & SQLITE_OPEN_READONLY != 0 || asked.immutable),
+            Ok(found) => mark::identity(found).is_none() && (granted & SQLITE_OPEN_READONLY != 0 || asked.immutable),
             Err(_) => false,
         };
         if stock {

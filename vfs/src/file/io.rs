@@ -2,8 +2,8 @@
 
 use super::Conn;
 use crate::error::{Failure, Outcome};
-use crate::mark::{HEADER, normalise};
 use crate::sys::{SQLITE_IOERR_LOCK, SQLITE_IOERR_SHORT_READ};
+use nvlite_engine::format::mark::{self, HEADER};
 
 impl Conn {
     /// xRead. "If xRead() returns SQLITE_IOERR_SHORT_READ it must also fill in the unread portions of the buffer with zeros."
@@ -22,10 +22,13 @@ impl Conn {
             Some(header) => header,
             None => self.base().header()?.0,
         };
-        let found = if header[..16].iter().any(|b| *b != 0) { into.len() } else { 0 };
-        normalise(&mut header);
+        if header.iter().all(|b| *b == 0) {
+            into.fill(0);
+            return Ok(0);
+        }
+        mark::normalise(0, &mut header);
         into.copy_from_slice(&header[..into.len()]);
-        Ok(found)
+        Ok(into.len())
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Outcome {

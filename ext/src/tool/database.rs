@@ -1,0 +1,71 @@
+//! A database as the tool looks at it: never adopting, never closing what others have open.
+
+use super::{Failed, Target};
+use nvlite_engine::format::mark::{self, HEADER};
+use nvlite_vfs::OpenOptions;
+use rusqlite::Connection;
+use serde::Serialize;
+use std::fs::File;
+use std::io::Read;
+
+/// What the first bytes of a file say.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No bytes yet.
+    Empty,
+    /// A stock SQLite file, complete by itself.
+    Stock,
+    /// Open through nvlite, or left by a process that died: only nvlite reads it.
+    Marked,
+    /// Not a SQLite database.
+    Foreign,
+}
+
+/// A database's file, looked at from outside.
+#[derive(Serialize)]
+pub struct Outside {
+    /// What it is.
+    pub state: State,
+    /// Its length.
+    pub bytes: u64,
+    /// SQLite's page size.
+    pub page_size: Option<u32>,
+    /// The region that the mark names.
+    pub region: Option<String>,
+}
+
+/// Looks at the header of a file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn look(target: &Target) -> Result<Outside, Failed> {
+    let told = |error: std::io::Error| format!("{}: {error}", target.db.display());
+    let mut file = File::open(&target.db).map_err(told)?;
+    let bytes = file.metadata().map_err(told)?.len();
+    let mut header = [0; HEADER];
+    let known = file.by_ref().take(HEADER as u64).read(&mut header).map_err(told)?;
+    let region = mark::identity(&header).map(|id| id.to_string());
+    let state = match () {
+        () if known == 0 => State::Empty,
+        () if region.is_some() => State::Marked,
+        () if header[..16] == mark::SQLITE[..] => State::Stock,
+        () => State::Foreign,
+    };
+    let page_size = matches!(state, State::Stock | State::Marked).then(|| mark::page_size(&header)).flatten();
+    Ok(Outside { state, bytes, page_size, region })
+}
+
+/// A connection that only reads. A stock file is read as one; a region stays when the tool leaves.
+///
+/// # Errors
+/// SQLite's.
+pub fn open(target: &Target) -> rusqlite::Result<Connection> {
+    let mut options = OpenOptions::new().read_only(true).keep_region(true);
+    if let Some(dir) = &target.region_dir {
+        options = options.region_dir(dir);
+    }
+    let db = options.open(&target.db)?;
+    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    Ok(db)
+}

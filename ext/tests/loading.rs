@@ -1,0 +1,149 @@
+//! The extension as its users load it: by the `sqlite3` program and by Python, against Debian's SQLite and ours.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use rusqlite::Connection;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// The library that cargo built beside this test.
+fn library() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let dir = exe.parent().unwrap();
+    let found =
+        [dir.join("libnvlite.so"), dir.parent().unwrap().join("libnvlite.so")].into_iter().find(|path| path.exists());
+    found.expect("cargo builds the library before it runs the tests")
+}
+
+/// Runs a program with `input`; answers what it printed on both streams, and panics if it is killed by a signal.
+fn run(command: &mut Command, input: &str) -> String {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some(), "killed: {}\n{text}", output.status);
+    text
+}
+
+fn sqlite3(script: &str) -> String {
+    run(Command::new("/usr/bin/sqlite3").arg("-batch"), script)
+}
+
+fn python(script: &str) -> String {
+    run(Command::new("/usr/bin/python3").arg("-"), script)
+}
+
+fn load() -> String {
+    // sqlite3 takes the name without its suffix, as in the documentation.
+    library().with_extension("").display().to_string()
+}
+
+#[test]
+fn the_sqlite3_program_loads_it() {
+    let dir = TempDir::new().unwrap();
+    let db = dir.path().join("x.db");
+    let script = format!(
+        ".load {}\n.open file:{}?vfs=nvlite\nCREATE TABLE t(x);\nINSERT INTO t VALUES (1),(2);\nSELECT sum(x) FROM t;\n\
+         SELECT nvlite_version();\nPRAGMA journal_mode;\n.vfsname\nSELECT count(*)>3 FROM nvlite_stat;\nPRAGMA integrity_check;\n",
+        load(),
+        db.display()
+    );
+    assert_eq!(sqlite3(&script), format!("3\n{}\nmemory\nnvlite/unix\n1\nok\n", env!("CARGO_PKG_VERSION")));
+    stock_is_complete(dir.path(), &db, 3);
+}
+
+fn stock_is_complete(dir: &Path, db: &Path, sum: i64) {
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1, "no side files");
+    let view = Connection::open(db).unwrap();
+    assert_eq!(view.query_row("SELECT sum(x) FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), sum);
+    assert_eq!(view.query_row("PRAGMA integrity_check", (), |row| row.get::<_, String>(0)).unwrap(), "ok");
+}
+
+#[test]
+fn python_loads_it() {
+    let dir = TempDir::new().unwrap();
+    let db = dir.path().join("x.db");
+    let script = format!(
+        "import sqlite3\nd=sqlite3.connect(':memory:')\nd.enable_load_extension(True)\n\
+         for i in range(3): d.load_extension({:?})\nd.close()\n\
+         d=sqlite3.connect('file:{}?vfs=nvlite',uri=True)\nd.execute('CREATE TABLE t(x)')\n\
+         for i in range(10):\n  d.execute('INSERT INTO t VALUES (?)',(i,))\n  d.commit()\n\
+         print(d.execute('SELECT sum(x) FROM t').fetchone(), d.execute('SELECT nvlite_version()').fetchone())\nd.close()\n",
+        load(),
+        db.display()
+    );
+    assert_eq!(python(&script), format!("(45,) ('{}',)\n", env!("CARGO_PKG_VERSION")));
+    stock_is_complete(dir.path(), &db, 45);
+}
+
+#[test]
+fn loading_again_after_shutdown_works() {
+    // sqlite3_shutdown forgets automatic extensions and the order of the VFSs.
+    let dir = TempDir::new().unwrap();
+    let script = format!(
+        "import ctypes,sqlite3\nlib=ctypes.CDLL('libsqlite3.so.0')\n\
+         for i in range(3):\n  d=sqlite3.connect(':memory:')\n  d.enable_load_extension(True)\n  d.load_extension({:?})\n  d.close()\n  \
+         d=sqlite3.connect('file:{}/x.db?vfs=nvlite',uri=True)\n  d.execute('CREATE TABLE IF NOT EXISTS t(x)')\n  \
+         d.execute('INSERT INTO t VALUES (1)')\n  d.commit()\n  print(d.execute('SELECT count(*), nvlite_version() FROM t').fetchone()[0])\n  \
+         d.close()\n  assert lib.sqlite3_shutdown()==0\n  assert lib.sqlite3_initialize()==0\n",
+        load(),
+        dir.path().display()
+    );
+    assert_eq!(python(&script), "1\n2\n3\n");
+}
+
+#[test]
+fn it_can_be_the_default_for_names_that_match() {
+    let dir = TempDir::new().unwrap();
+    let script = format!(
+        ".load {}\n.open {dir}/app.db\n.vfsname\nCREATE TABLE t(x);\nINSERT INTO t VALUES (5);\n.open {dir}/other.sqlite\n.vfsname\nCREATE TABLE t(x);\n\
+         .open 'file:{dir}/third?vfs=nvlite'\n.vfsname\n",
+        load(),
+        dir = dir.path().display()
+    );
+    let mut command = Command::new("/usr/bin/sqlite3");
+    let output = run(command.arg("-batch").env("NVLITE_DEFAULT", "1").env("NVLITE_MATCH", "*.db"), &script);
+    let names: Vec<&str> = output.lines().collect();
+    assert_eq!(names, ["nvlite/unix", "unix", "nvlite/unix"]);
+    let view = Connection::open(dir.path().join("app.db")).unwrap();
+    assert_eq!(view.query_row("SELECT x FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 5);
+}
+
+#[test]
+fn the_environment_sets_parameters_and_the_uri_wins() {
+    let dir = TempDir::new().unwrap();
+    let shell = |uri: &str, medium: &str| {
+        let script = format!(".load {}\n.open file:{}/{uri}\nCREATE TABLE t(x);\n", load(), dir.path().display());
+        run(Command::new("/usr/bin/sqlite3").arg("-batch").env("NVLITE_MEDIUM", medium), &script)
+    };
+    assert!(shell("a.db?vfs=nvlite", "tape").contains("unable to open"), "a bad value in the environment");
+    assert_eq!(shell("b.db?vfs=nvlite&medium=file", "tape"), "");
+}
+
+#[test]
+fn loaded_beside_a_linked_copy_it_leaves_the_linked_one_alone() {
+    let dir = TempDir::new().unwrap();
+    let db = nvlite_vfs::open(dir.path().join("x.db")).unwrap();
+    db.execute_batch("CREATE TABLE t(x)").unwrap();
+    let loader = Connection::open_in_memory().unwrap();
+    // SAFETY: the library of this build.
+    unsafe {
+        loader.load_extension_enable().unwrap();
+        loader.load_extension(library(), None::<&str>).unwrap();
+    }
+    db.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    assert!(db.query_row("SELECT count(*) FROM nvlite_stat", (), |row| row.get::<_, i64>(0)).unwrap() > 3);
+}
+
+#[test]
+fn the_library_contains_no_copy_of_sqlite_and_exports_its_entry_only() {
+    let symbols = run(Command::new("nm").arg("-D").arg("--defined-only").arg(library()), "");
+    let exported: Vec<&str> = symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(exported, ["sqlite3_nvlite_init"]);
+    let undefined = run(Command::new("nm").arg("-D").arg("--undefined-only").arg(library()), "");
+    assert!(!undefined.contains(" sqlite3_"), "it takes SQLite from the table that the host hands it");
+    let bytes = std::fs::read(library()).unwrap();
+    let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    assert!(!holds(b"malformed database schema"), "a message of SQLite's parser");
+}

@@ -1,0 +1,121 @@
+//! The operator's tool, as an operator calls it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use nvlite_vfs::OpenOptions;
+use rusqlite::Connection;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+fn nvlite(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_nvlite")).args(arguments).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+fn json(arguments: &[&str]) -> (i32, Value) {
+    let (code, text) = nvlite(arguments);
+    (code, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+fn filled(path: &Path) -> Connection {
+    let db = OpenOptions::new().region("16MiB").open(path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500) INSERT INTO t SELECT i FROM n",
+    )
+    .unwrap();
+    db
+}
+
+fn site() -> (TempDir, PathBuf, String) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("app.db");
+    let text = path.display().to_string();
+    (dir, path, text)
+}
+
+#[test]
+fn status_of_a_live_and_of_a_closed_database() {
+    let (_dir, path, db) = site();
+    let live = filled(&path);
+    let (code, status) = json(&["status", "--db", &db, "--json"]);
+    assert_eq!((code, &status["state"]), (0, &Value::from("marked")));
+    assert!(status["stat"].as_object().unwrap().len() > 3);
+    assert_eq!(status["region"].as_str().unwrap().len(), 32);
+    live.execute_batch("INSERT INTO t VALUES (0)").unwrap();
+    drop(live);
+    let (code, status) = json(&["status", "--db", &db, "--json"]);
+    assert_eq!((code, &status["state"], &status["page_size"]), (0, &"stock".into(), &4096.into()));
+    let (code, text) = nvlite(&["status", "--db", &db]);
+    assert!(code == 0 && text.contains("stock SQLite file"), "{text}");
+}
+
+#[test]
+fn verify_finds_what_is_wrong() {
+    let (_dir, path, db) = site();
+    let live = filled(&path);
+    let (code, verdict) = json(&["verify", "--db", &db, "--json"]);
+    assert_eq!((code, &verdict["ok"]), (0, &true.into()), "{verdict}");
+    drop(live);
+    assert_eq!(nvlite(&["verify", "--db", &db]).0, 0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..4200].fill(0xEE);
+    std::fs::write(&path, &bytes).unwrap();
+    let (code, verdict) = json(&["verify", "--db", &db, "--json"]);
+    assert_eq!((code, &verdict["ok"]), (1, &false.into()), "{verdict}");
+    std::fs::write(&path, "no database at all").unwrap();
+    assert_eq!(nvlite(&["verify", "--db", &db]).0, 1);
+}
+
+#[test]
+fn verify_names_a_missing_region() {
+    let (dir, path, db) = site();
+    let live = OpenOptions::new().keep_region(true).open(&path).unwrap();
+    live.execute_batch("CREATE TABLE t(x)").unwrap();
+    drop(live);
+    let id = json(&["status", "--db", &db, "--json"]).1["region"].as_str().unwrap().to_owned();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let side = entry.unwrap().path();
+        if side != path {
+            std::fs::remove_file(side).unwrap();
+        }
+    }
+    let (code, text) = nvlite(&["verify", "--db", &db]);
+    assert_eq!(code, 1, "{text}");
+    assert_eq!(id.len(), 32);
+}
+
+#[test]
+fn export_of_a_live_database_is_a_stock_copy() {
+    let (dir, path, db) = site();
+    let live = filled(&path);
+    let copy = dir.path().join("copy.db");
+    let to = copy.display().to_string();
+    let (code, exported) = json(&["export", "--db", &db, "--to", &to, "--json"]);
+    assert_eq!(code, 0, "{exported}");
+    let view = Connection::open(&copy).unwrap();
+    assert_eq!(view.query_row("SELECT count(*) FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 500);
+    assert_eq!(view.query_row("PRAGMA integrity_check", (), |row| row.get::<_, String>(0)).unwrap(), "ok");
+    assert_eq!(exported["bytes"].as_u64().unwrap(), std::fs::metadata(&copy).unwrap().len());
+    live.execute_batch("DELETE FROM t").unwrap();
+    assert_eq!(nvlite(&["export", "--db", &db, "--to", &to]).0, 2, "it is there already");
+    assert_eq!(nvlite(&["export", "--db", &db, "--to", &to, "--force"]).0, 0);
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!names.iter().any(|name| name.ends_with(".part")), "{names:?}");
+}
+
+#[test]
+fn usage_and_environment_are_status_2() {
+    assert_eq!(nvlite(&[]).0, 2);
+    assert_eq!(nvlite(&["status"]).0, 2);
+    assert_eq!(nvlite(&["status", "--db", "/nowhere/at/all.db"]).0, 2);
+    assert_eq!(nvlite(&["export", "--db", "/nowhere/at/all.db", "--to", "/nowhere/copy.db"]).0, 2);
+    let (code, help) = nvlite(&["--help"]);
+    assert!(code == 0 && help.contains("Examples") && help.contains("nvlite status"), "{help}");
+    for command in ["status", "verify", "export"] {
+        let (code, help) = nvlite(&[command, "--help"]);
+        assert!(code == 0 && help.contains("Example"), "{help}");
+    }
+}
