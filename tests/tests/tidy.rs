@@ -21,12 +21,13 @@ const LAYERS: &[&[&str]] = &[
     &["commit"],
     &["flush"],
     &["retire"],
-    &["fault", "recovery"],
-    &["session", "store", "refusal"],
+    &["fault", "recovery", "shadow"],
+    &["assemble"],
+    &["attach", "keeper", "refusal", "session", "stats", "store"],
 ];
 
-/// Modules of the engine that `vfs` and `ext` may name; the rest is the engine's own affair.
-const VISIBLE: &[&str] = &["base", "medium", "store"];
+/// Modules of the engine that `vfs` and `ext` may name (`format` for the mark, by which `xOpen` knows whose a file is).
+const VISIBLE: &[&str] = &["base", "format", "medium", "store"];
 
 fn repo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

@@ -55,17 +55,18 @@ fn writes(n: u64) -> Vec<(u64, Vec<u8>)> {
     list
 }
 
-/// A stock header: an empty schema in a database of `pages(n)` pages, changed `n` times.
+/// Where the change counter stands, twice. Adoption moves it too, so that it does not follow from the transaction's number.
+const COUNTERS: [usize; 2] = [24, 92];
+
+/// A stock header: an empty schema in a database of `pages(n)` pages, with change counter 0.
 fn header(n: u64) -> Vec<u8> {
     let mut page = vec![0; PAGE];
     page[..16].copy_from_slice(b"SQLite format 3\0");
     page[16..24].copy_from_slice(&[0x10, 0x00, 1, 1, 0, 64, 32, 32]);
     let mut word = |at: usize, value: u64| page[at..at + 4].copy_from_slice(&(value as u32).to_be_bytes());
-    word(24, n);
     word(28, pages(n));
     word(44, 4);
     word(56, 1);
-    word(92, n);
     word(96, 3_040_001);
     page[100] = 13; // an empty leaf of a table
     page[105..107].copy_from_slice(&[0x10, 0x00]);
@@ -92,7 +93,13 @@ fn newest(session: &mut Session) -> Result<u64> {
 fn transact(session: &mut Session, n: u64) -> Result<()> {
     session.begin_read()?;
     session.begin_write()?;
-    for (at, bytes) in writes(n) {
+    let mut counter = [0; 4];
+    session.read(COUNTERS[0] as u64, &mut counter)?;
+    let counter = (u32::from_be_bytes(counter) + 1).to_be_bytes();
+    for (at, mut bytes) in writes(n) {
+        if at == 0 {
+            COUNTERS.iter().for_each(|&field| bytes[field..field + 4].copy_from_slice(&counter));
+        }
         for (i, piece) in bytes.chunks(PAGE).enumerate() {
             session.write(at + (i * PAGE) as u64, piece)?;
         }
@@ -124,14 +131,24 @@ pub fn run(dir: &Path) -> Finding<String> {
 }
 
 fn compare(what: &str, got: &[u8], n: u64) -> Finding {
-    let want = image(n);
+    let mut want = image(n);
     if got.len() != want.len() {
         return Err(format!("{what}: {} bytes instead of {} at transaction {n}", got.len(), want.len()));
     }
-    match got.iter().zip(&want).position(|(a, b)| a != b) {
-        Some(at) => Err(format!("{what}: byte {at} (page {}) differs at transaction {n}", at / PAGE + 1)),
-        None => Ok(()),
+    for field in COUNTERS {
+        want[field..field + 4].copy_from_slice(&got[COUNTERS[0]..COUNTERS[0] + 4]);
     }
+    let differing: Vec<usize> = (0..want.len()).filter(|&at| got[at] != want[at]).collect();
+    let Some(&at) = differing.first() else { return Ok(()) };
+    let near = at..(at + 8).min(want.len());
+    Err(format!(
+        "{what}: {} bytes differ at transaction {n}, the first in page {} at {}: {:02x?} instead of {:02x?}",
+        differing.len(),
+        at / PAGE + 1,
+        at % PAGE,
+        &got[near.clone()],
+        &want[near],
+    ))
 }
 
 /// The reopened database is the state of one transaction, not older than the last one acknowledged; and after a clean
