@@ -241,8 +241,9 @@ fn write(raw: &mut RawFile, off: u64, bytes: &[u8]) -> Result<(), c_int> {
     raw.call(|m, f| m.xWrite.map_or(SQLITE_IOERR, |x| unsafe { x(f, bytes.as_ptr().cast(), amount, off) }))
 }
 
-/// The largest piece for one xRead or xWrite, whose lengths are C ints.
-const PIECE: usize = 1 << 30;
+/// The largest piece for one xRead or xWrite: SQLite never asks for more than a page, and the unix VFS looks at the lower
+/// 17 bits of a length only.
+const PIECE: usize = 1 << 16;
 
 impl Disk for VfsBaseFile {
     fn path(&self) -> &Path {
@@ -314,7 +315,7 @@ impl Disk for VfsBaseFile {
                 return Ok(());
             }
             // Zeros, written: this also tells a full disk (SQLITE_FULL) from every other reason.
-            let zeros = [0; 65536];
+            let zeros = [0; PIECE];
             let mut at = old;
             while at < end {
                 let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeros.len());

@@ -73,6 +73,8 @@ pub struct Conn {
     /// `SQLITE_FCNTL_BUSYHANDLER`: function and argument.
     busy_handler: *const [*mut c_void; 2],
     last_errno: i32,
+    /// SQLite's cache of page 1 says what is not stored (P7): it is told to drop its cache at its next look.
+    false_header: bool,
     /// A write could not be ordered (P6): nothing more until xUnlock(NONE).
     lock_lost: bool,
     /// A panic was caught: nothing more at all.
@@ -104,6 +106,7 @@ impl Conn {
             db: std::ptr::null(),
             busy_handler: std::ptr::null(),
             last_errno: 0,
+            false_header: false,
             lock_lost: false,
             poisoned: false,
         }
@@ -216,7 +219,9 @@ impl Drop for Conn {
     fn drop(&mut self) {
         names::remove(&self.path);
         if let Err(failure) = self.detach() {
-            self.report(&failure);
+            // Told even if the code alone is an ordinary one: nobody can ask again.
+            let text = format!("the close did not finish, the next open will: {}", failure.message());
+            self.report(&Failure::Told(failure.codes().0, text));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use rusqlite::ffi;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -82,15 +83,17 @@ fn readers_never_see_half_a_transaction() {
         )
         .unwrap();
         let done = AtomicBool::new(false);
+        let started = Barrier::new(3);
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2)
                 .map(|mapped| {
-                    let done = &done;
+                    let (done, started) = (&done, &started);
                     scope.spawn(move || {
                         let db = site.open();
                         db.execute_batch(&format!("PRAGMA mmap_size={}", mapped * (64 << 20))).unwrap();
                         let mut reads = 0;
-                        while !done.load(Ordering::Relaxed) {
+                        started.wait();
+                        while reads == 0 || !done.load(Ordering::Relaxed) {
                             assert_eq!(int(&db, "SELECT count(DISTINCT v) FROM t"), 1);
                             reads += 1;
                         }
@@ -98,6 +101,7 @@ fn readers_never_see_half_a_transaction() {
                     })
                 })
                 .collect();
+            started.wait();
             for i in 1..=150 {
                 db.execute("UPDATE t SET v=?1", [i]).unwrap();
             }

@@ -15,6 +15,7 @@ pub struct Site {
 
 impl Site {
     pub fn new(medium: Medium) -> Site {
+        log_to_stderr();
         let shm = (medium == Medium::Ram).then(|| TempDir::new_in("/dev/shm").unwrap());
         Site { dir: TempDir::new().unwrap(), medium, shm }
     }
@@ -67,9 +68,24 @@ impl Site {
     }
 }
 
+/// SQLite's error log goes where the test harness shows it if the test fails.
+fn log_to_stderr() {
+    unsafe extern "C" fn print(_: *mut c_void, code: c_int, text: *const std::ffi::c_char) {
+        // SAFETY: SQLite's message is terminated.
+        eprintln!("sqlite: {code}: {}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy());
+    }
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    type Print = unsafe extern "C" fn(*mut c_void, c_int, *const std::ffi::c_char);
+    // SAFETY: before SQLite is initialised, as the option demands; otherwise it answers SQLITE_MISUSE and nothing happens.
+    ONCE.call_once(|| unsafe {
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOG, print as Print, std::ptr::null_mut::<c_void>());
+    });
+}
+
 /// Runs a test on both media that every machine has.
 pub fn on_both(test: impl Fn(&Site)) {
     for medium in [Medium::File, Medium::Ram] {
+        eprintln!("medium {medium:?}");
         let site = Site::new(medium);
         test(&site);
     }
