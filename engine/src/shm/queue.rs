@@ -196,6 +196,9 @@ impl WriterLock {
             };
             // There may be more behind it, which this scan has passed over.
             self.waiters.swap(1, Ordering::AcqRel);
+            // While it was 0, another may have taken a free lock and released it to nobody: then the swap of the word below works;
+            // else that other one sees the 1.
+            fence(Ordering::SeqCst);
             let now = clock::now();
             if may_leave_free && self.should_leave_free(slots, head, now) {
                 self.left_at.store(now, Ordering::Relaxed);
