@@ -74,7 +74,11 @@ fn verify_names_a_missing_region() {
     let live = OpenOptions::new().keep_region(true).open(&path).unwrap();
     live.execute_batch("CREATE TABLE t(x)").unwrap();
     drop(live);
-    let id = json(&["status", "--db", &db, "--json"]).1["region"].as_str().unwrap().to_owned();
+    let (_, status) = json(&["status", "--db", &db, "--json"]);
+    assert_eq!(status["open"], Value::from(false));
+    let id = status["region"].as_str().unwrap().to_owned();
+    let (code, verdict) = json(&["verify", "--db", &db, "--json"]);
+    assert_eq!((code, &verdict["ok"]), (0, &true.into()), "{verdict}");
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let side = entry.unwrap().path();
         if side != path {

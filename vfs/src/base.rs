@@ -49,23 +49,21 @@ pub struct VfsBase {
     instance: &'static Instance,
     path: PathBuf,
     name: Arc<FileName>,
-    read_only: bool,
 }
 
 impl VfsBase {
     /// For the database at `path`.
     #[must_use]
-    pub fn new(instance: &'static Instance, path: &Path, read_only: bool) -> VfsBase {
-        VfsBase { instance, path: path.to_owned(), name: Arc::new(FileName::new(path)), read_only }
+    pub fn new(instance: &'static Instance, path: &Path) -> VfsBase {
+        VfsBase { instance, path: path.to_owned(), name: Arc::new(FileName::new(path)) }
     }
 
-    /// A handle of the default VFS.
+    /// A handle of the default VFS, for writing if the file permits it.
     ///
     /// # Errors
     /// [`Error::CantOpen`] with the system's reason.
     pub fn open_file(&self) -> Result<VfsBaseFile> {
-        let access = if self.read_only { SQLITE_OPEN_READONLY } else { SQLITE_OPEN_READWRITE };
-        let raw = RawFile::open(self.instance, &self.name, access | SQLITE_OPEN_MAIN_DB)
+        let raw = RawFile::open(self.instance, &self.name, SQLITE_OPEN_READWRITE | SQLITE_OPEN_MAIN_DB)
             .map_err(|code| Error::cant_open(&self.path, format!("the default VFS cannot open it (code {code})")))?;
         Ok(VfsBaseFile { raw: Mutex::new(raw), path: self.path.clone() })
     }
@@ -132,7 +130,8 @@ impl VfsBase {
                 // SAFETY: sqlite3_errmsg takes null too, and answers a terminated string.
                 let text = unsafe { CStr::from_ptr((self.instance.api.errmsg)(db)) }.to_string_lossy().into_owned();
                 match code & 0xFF {
-                    SQLITE_NOTADB | SQLITE_CORRUPT => Err(Error::corrupt(&self.path, "database file", text)),
+                    SQLITE_NOTADB => Err(Error::Foreign { path: self.path.clone(), reason: text }),
+                    SQLITE_CORRUPT => Err(Error::corrupt(&self.path, "database file", text)),
                     _ => Err(Error::cant_open(&self.path, format!("SQLite cannot recover it: {text}"))),
                 }
             }
@@ -143,6 +142,8 @@ impl VfsBase {
 /// A `sqlite3_file` of the default VFS in memory of its size.
 struct RawFile {
     memory: Box<[u64]>,
+    /// The default VFS opened it for reading only, because the file does not permit more.
+    read_only: bool,
     _name: Arc<FileName>,
 }
 
@@ -156,11 +157,14 @@ impl RawFile {
         // that lives as long as the file. It sets pMethods to null or to the methods with which to close it.
         unsafe {
             let words = usize::try_from((*base).szOsFile).unwrap_or(0).div_ceil(8).max(1);
-            let mut file = RawFile { memory: vec![0; words].into(), _name: Arc::clone(name) };
+            let mut file = RawFile { memory: vec![0; words].into(), read_only: false, _name: Arc::clone(name) };
             let open = (*base).xOpen.ok_or(SQLITE_CANTOPEN)?;
             let mut out = 0;
             match open(base, name.as_ptr(), file.pointer(), flags, &mut out) {
-                SQLITE_OK => Ok(file),
+                SQLITE_OK => {
+                    file.read_only = out & SQLITE_OPEN_READONLY != 0;
+                    Ok(file)
+                }
                 code => Err(code),
             }
         }
@@ -213,9 +217,15 @@ impl VfsBaseFile {
         run(&mut raw).map_err(|code| match code & 0xFF {
             SQLITE_BUSY => Error::Busy("a stock connection has the database locked"),
             SQLITE_FULL => Error::Full { path: self.path.clone(), what: op, cause: "disk full".into() },
-            SQLITE_READONLY => Error::ReadOnly { path: self.path.clone(), reason: op.into() },
+            SQLITE_READONLY => Error::ReadOnly { path: self.path.clone(), reason: format!("cannot {op}") },
             _ => Error::io(&self.path, op, io::Error::from_raw_os_error(raw.errno())),
         })
+    }
+
+    /// True if the file permits reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.raw.lock().unwrap_or_else(PoisonError::into_inner).read_only
     }
 
     /// A temporary file's name, as the default VFS makes them; owned by SQLite's allocator.
@@ -236,6 +246,9 @@ fn length(raw: &mut RawFile) -> Result<u64, c_int> {
 }
 
 fn write(raw: &mut RawFile, off: u64, bytes: &[u8]) -> Result<(), c_int> {
+    if raw.read_only {
+        return Err(SQLITE_READONLY);
+    }
     let (Ok(amount), Ok(off)) = (c_int::try_from(bytes.len()), i64::try_from(off)) else { return Err(SQLITE_FULL) };
     // SAFETY: `amount` bytes are readable at `bytes`.
     raw.call(|m, f| m.xWrite.map_or(SQLITE_IOERR, |x| unsafe { x(f, bytes.as_ptr().cast(), amount, off) }))

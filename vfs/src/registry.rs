@@ -6,15 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What makes two names the same database: device, inode; and whether it may be written, which is a property of an attachment.
+/// What makes two names the same database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     /// Device of the base file.
     pub device: u64,
     /// Inode of the base file.
     pub inode: u64,
-    /// An attachment without the right to write.
-    pub read_only: bool,
 }
 
 /// A database of this process. Its lock is held over attach and close, so that a connection that comes in the middle

@@ -197,10 +197,10 @@ unsafe fn open_main(
     SQLITE_OK
 }
 
-/// The read-write key of the database at `path`, if it is there.
+/// The key of the database at `path`, if it is there.
 fn key(path: &Path) -> Option<Key> {
     let data = std::fs::metadata(path).ok()?;
-    Some(Key { device: data.dev(), inode: data.ino(), read_only: false })
+    Some(Key { device: data.dev(), inode: data.ino() })
 }
 
 /// # Safety

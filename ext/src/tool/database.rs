@@ -1,12 +1,15 @@
 //! A database as the tool looks at it: never adopting, never closing what others have open.
 
 use super::{Failed, Target};
+use nvlite_engine::base::limits::MAX_ATTACHMENTS;
 use nvlite_engine::format::mark::{self, HEADER};
+use nvlite_engine::shm::LOCK_BASE;
 use nvlite_vfs::OpenOptions;
 use rusqlite::Connection;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -33,6 +36,8 @@ pub struct Outside {
     pub page_size: Option<u32>,
     /// The region that the mark names.
     pub region: Option<String>,
+    /// Whether a process has it open through nvlite.
+    pub open: bool,
 }
 
 /// Looks at the header of a file.
@@ -53,15 +58,36 @@ pub fn look(target: &Target) -> Result<Outside, Failed> {
         () => State::Foreign,
     };
     let page_size = matches!(state, State::Stock | State::Marked).then(|| mark::page_size(&header)).flatten();
-    Ok(Outside { state, bytes, page_size, region })
+    let open = state == State::Marked && is_open(target);
+    Ok(Outside { state, bytes, page_size, region, open })
 }
 
-/// A connection that only reads. A stock file is read as one; a region stays when the tool leaves.
+/// True if a process is attached to the region: each holds a lock on a byte of its own (P13).
+#[allow(unsafe_code)]
+fn is_open(target: &Target) -> bool {
+    let name = target.db.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-nvlite";
+    let region = match &target.region_dir {
+        Some(dir) => dir.join(name),
+        None => target.db.with_file_name(name),
+    };
+    let Ok(file) = File::open(region) else { return false };
+    // SAFETY: plain integers, for which zero is good.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_start = (LOCK_BASE + 1).cast_signed();
+    lock.l_len = i64::from(MAX_ATTACHMENTS);
+    // SAFETY: an open descriptor and a lock request, which the kernel changes; nothing is locked.
+    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+    asked == 0 && i32::from(lock.l_type) != libc::F_UNLCK
+}
+
+/// A connection that only reads. A stock file is read as one. A region that nobody has open is kept as it is; one that
+/// others have open is closed properly, should they all have gone before us.
 ///
 /// # Errors
 /// SQLite's.
-pub fn open(target: &Target) -> rusqlite::Result<Connection> {
-    let mut options = OpenOptions::new().read_only(true).keep_region(true);
+pub fn open(target: &Target, outside: &Outside) -> rusqlite::Result<Connection> {
+    let mut options = OpenOptions::new().read_only(true).keep_region(!outside.open);
     if let Some(dir) = &target.region_dir {
         options = options.region_dir(dir);
     }

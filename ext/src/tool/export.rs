@@ -1,6 +1,6 @@
 //! `nvlite export`: a stock file in one piece.
 
-use super::database::open;
+use super::database::{look, open};
 use super::{Failed, Target, output};
 use clap::Args;
 use rusqlite::backup::{Backup, StepResult};
@@ -41,9 +41,6 @@ impl Export {
     /// # Errors
     /// The source cannot be read, or the copy cannot be written; then there is no copy.
     pub fn run(&self) -> Result<bool, Failed> {
-        if !self.target.db.exists() {
-            return Err(format!("{}: no such file", self.target.db.display()).into());
-        }
         if self.to.exists() && !self.force {
             return Err(format!("{}: is there already (--force replaces it)", self.to.display()).into());
         }
@@ -66,7 +63,7 @@ impl Export {
 
 /// Copies one snapshot into a file of the default VFS, and checks it.
 fn copy(target: &Target, to: &Path) -> Result<(i64, i64), Failed> {
-    let from = open(target)?;
+    let from = open(target, &look(target)?)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut copy = Connection::open_with_flags_and_vfs(to, flags, c"unix")?;
     // Nobody has the copy before it is complete and synced as a whole.

@@ -11,7 +11,7 @@ struct Status {
     db: String,
     #[serde(flatten)]
     outside: Outside,
-    /// `nvlite_stat`, of a marked database.
+    /// `nvlite_stat`, of a database that is open.
     #[serde(skip_serializing_if = "Map::is_empty")]
     stat: Map<String, serde_json::Value>,
 }
@@ -22,15 +22,15 @@ struct Status {
 /// The database cannot be read.
 pub fn run(target: &Target) -> Result<bool, Failed> {
     let outside = look(target)?;
-    let stat = if outside.state == State::Marked { figures(target)? } else { Map::new() };
+    let stat = if outside.open { figures(target, &outside)? } else { Map::new() };
     let finding = outside.state == State::Foreign;
     let status = Status { db: target.db.display().to_string(), outside, stat };
     output::print(target.json, &status, &lines(&status))?;
     Ok(finding)
 }
 
-fn figures(target: &Target) -> Result<Map<String, serde_json::Value>, Failed> {
-    let db = open(target)?;
+fn figures(target: &Target, outside: &Outside) -> Result<Map<String, serde_json::Value>, Failed> {
+    let db = open(target, outside)?;
     let mut statement = db.prepare("SELECT name, value FROM nvlite_stat")?;
     let mut rows = statement.query(())?;
     let mut stat = Map::new();
@@ -50,7 +50,8 @@ fn lines(status: &Status) -> Vec<(String, String)> {
     let explained = match status.outside.state {
         State::Empty => "empty",
         State::Stock => "stock SQLite file",
-        State::Marked => "open through nvlite, or not closed",
+        State::Marked if status.outside.open => "open through nvlite",
+        State::Marked => "kept by nvlite, or left by a process that died: the next open through nvlite recovers it",
         State::Foreign => "not a SQLite database",
     };
     let mut lines = vec![

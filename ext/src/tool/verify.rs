@@ -1,6 +1,6 @@
 //! `nvlite verify`.
 
-use super::database::{State, look, open};
+use super::database::{Outside, State, look, open};
 use super::{Failed, Target, output};
 use rusqlite::Connection;
 use serde::Serialize;
@@ -28,12 +28,12 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
     let header = match outside.state {
         State::Empty => "an empty file, which is a database without tables".to_owned(),
         State::Stock => "a stock SQLite file".to_owned(),
-        State::Marked => format!("marked for region {}", outside.region.unwrap_or_default()),
+        State::Marked => format!("marked for region {}", outside.region.clone().unwrap_or_default()),
         State::Foreign => "not a SQLite database".to_owned(),
     };
     let mut checks = vec![Check { name: "header", ok: outside.state != State::Foreign, detail: header }];
     if outside.state != State::Foreign {
-        inside(target, outside.state, &mut checks);
+        inside(target, &outside, &mut checks);
     }
     let ok = checks.iter().all(|check| check.ok);
     let verdict = Verdict { db: target.db.display().to_string(), ok, checks };
@@ -44,14 +44,14 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
 }
 
 /// The checks that need the database open.
-fn inside(target: &Target, state: State, checks: &mut Vec<Check>) {
+fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) {
     // The first statement attaches: the engine checks superblock, journals and table before it answers.
-    let attached = open(target).and_then(|db| {
+    let attached = open(target, outside).and_then(|db| {
         db.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0)).map(|tables| (db, tables))
     });
     match attached {
         Ok((db, objects)) => {
-            let detail = match state {
+            let detail = match outside.state {
                 State::Marked => format!("region attached, {objects} objects in the schema"),
                 _ => format!("{objects} objects in the schema"),
             };

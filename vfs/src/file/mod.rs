@@ -136,20 +136,23 @@ impl Conn {
     }
 
     fn base(&self) -> VfsBase {
-        VfsBase::new(self.instance, &self.path, self.read_only)
+        VfsBase::new(self.instance, &self.path)
     }
 
     #[cold]
     fn attach(&mut self) -> Outcome {
-        let base = self.base();
+        let base = Arc::new(self.base());
         let Some((device, inode)) = base.identity()? else {
             return Err(Error::cant_open(&self.path, "the file is gone").into());
         };
-        // A reader joins the attachment that may write, if there is one.
-        let writable = Key { device, inode, read_only: false };
-        let read_only = self.read_only && !registry::is_attached(writable);
-        let lease =
-            registry::lease(Key { read_only, ..writable }, Arc::new(base), &self.asked.config.options(read_only))?;
+        // A connection that only reads still shares an attachment that writes, if the file permits: it may have to recover.
+        let options = self.asked.config.options(self.read_only && base.open_file()?.is_read_only());
+        let lease = || registry::lease(Key { device, inode }, Arc::<VfsBase>::clone(&base), &options);
+        // What an interrupted close left is put in order by a first try, which answers Busy.
+        let lease = match lease() {
+            Err(Error::Busy(_)) => lease()?,
+            other => other?,
+        };
         let mut session = lease.store().session()?;
         if self.asked.immutable {
             session.begin_read()?;
