@@ -82,6 +82,17 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
     region.write_superblock(superblock)
 }
 
+/// Whether the base holds no database: no bytes, or zeros where its header would be. A crash in the middle of the first
+/// mark of an empty file leaves it so.
+///
+/// # Errors
+/// Of the base.
+pub fn is_blank(base: &dyn BaseFile) -> Result<bool> {
+    let mut header = [0u8; mark::HEADER];
+    base.read_at(0, &mut header)?;
+    Ok(header == [0; mark::HEADER] && base.len()? <= 4096)
+}
+
 /// Marks the base as the region's, under stock SQLite's exclusive lock, which the caller holds. The change counter moves,
 /// so that a stock connection that has pages cached reads the header again, and is refused. Answers the page size, 0 if
 /// the base is empty.
@@ -90,7 +101,7 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
 /// `Foreign` if it is not a database.
 pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     let len = base.len()?;
-    if len == 0 {
+    if is_blank(base)? {
         let mut page = mark::empty(4096);
         mark::set(&mut page, id);
         base.write_at(0, &page)?;
@@ -154,7 +165,7 @@ pub fn from_parts(parts: Parts) -> Result<Engine> {
     if mark::identity(&header).is_none() {
         let mut id = RegionId::default();
         id.0[..8].copy_from_slice(&0x6e76_6c69_7465_0001u64.to_le_bytes());
-        let page_size = if handle.is_empty()? { 0 } else { mark::page_size(&header).unwrap_or(0) };
+        let page_size = if is_blank(handle.as_ref())? { 0 } else { mark::page_size(&header).unwrap_or(0) };
         let superblock = new_superblock(id, parts.budget, parts.region.kind(), page_size);
         format_region(&parts.region, &superblock)?;
         mark_base(handle.as_ref(), id)?;

@@ -328,7 +328,7 @@ fn adopt(
     handle: &dyn BaseFile,
 ) -> Result<Superblock> {
     let kind = choose_medium(options, files)?;
-    if !handle.is_empty()? {
+    if !assemble::is_blank(handle)? {
         base.recover_stock()?;
     }
     handle.lock_exclusive()?;
@@ -342,7 +342,7 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
     }
-    let page_size = if handle.is_empty()? { 0 } else { mark::page_size(&header).unwrap_or(0) };
+    let page_size = if assemble::is_blank(handle)? { 0 } else { mark::page_size(&header).unwrap_or(0) };
     let mut id = RegionId::default();
     random(&mut id.0)?;
     let superblock = assemble::new_superblock(id, options.region, kind, page_size);

@@ -90,7 +90,8 @@ impl Engine {
             head.clock.set_durable(jci);
         }
 
-        let gate = at_once && prepared.pages <= GATE_PAGES;
+        // more pages keep arriving readers out for longer: only where none can arrive, bar a connection that is just opened
+        let gate = at_once && (prepared.pages <= GATE_PAGES || slots.used().nth(2).is_none());
         if gate {
             head.clock.close_gate(slots.holder(slot));
         }

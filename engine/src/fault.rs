@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::medium::BaseFile;
 use crate::pages::alloc::Pins;
 use crate::pages::heads;
-use crate::pages::virt::{Place, USED};
+use crate::pages::virt::Place;
 use crate::retire::Which;
 use crate::shared::tally;
 use crate::shm::{Hold, SlotNo};
@@ -167,8 +167,8 @@ impl Engine {
             if page.0 == 1 || keep(page) {
                 continue;
             }
-            if block.flags.load(R) & USED != 0 && !urgent {
-                block.flags.fetch_and(!USED, R);
+            if virt.used.load(R) != 0 && !urgent {
+                virt.used.store(0, R);
                 continue;
             }
             if virt.is_dirty() {

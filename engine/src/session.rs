@@ -321,10 +321,11 @@ impl Session {
         }
         let slot = engine.shared.slots().get(self.slot);
         slot.begin_copy();
-        let pointer = match engine.pages.version(page, pin).map(Virt::place) {
+        let virt = engine.pages.version(page, pin);
+        let pointer = match virt.map(Virt::place) {
             Some(Place::Fast(b)) => {
                 slot.add_fetch();
-                engine.pages.touch(b);
+                virt.into_iter().for_each(Virt::touch);
                 Some(engine.pages.geo().arena.address(b, within))
             }
             _ => None,

@@ -1,5 +1,7 @@
 //! Layer 0: units, limits, errors, checksums, the seam for loom. Knows `std` only.
 
+#[allow(unsafe_code)]
+pub(crate) mod bytes;
 pub mod checksum;
 pub mod error;
 pub mod limits;

@@ -113,7 +113,7 @@ impl Superblock {
         if &b[..8] != MAGIC {
             return Err(FormatError::Foreign);
         }
-        if get_u32(b, 8) != VERSION {
+        if get_u32(b, 8) > VERSION {
             return Err(FormatError::Version(get_u32(b, 8)));
         }
         if checksum(u64::from(VERSION), &b[..SUM_AT]) != get_u64(b, SUM_AT) {

@@ -4,9 +4,12 @@
 //!
 //! These are the standard library's atomics, not loom's: they lie over raw memory that loom cannot know.
 
+use crate::base::bytes;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 const GRANULE: usize = 8;
+/// Granules from which on one string instruction, which takes a while to start, is faster than a loop.
+const MANY: usize = 24;
 
 /// Splits `len` bytes at `at` into those before the first granule, whole granules, and those after the last.
 fn split(at: *const u8, len: usize) -> (usize, usize, usize) {
@@ -25,9 +28,13 @@ pub(super) unsafe fn store(to: *mut u8, from: *const u8, len: usize) {
     unsafe {
         store_bytes(to, from, head);
         let (to, from) = (to.add(head), from.add(head));
-        for i in 0..granules {
-            let word = from.add(i * GRANULE).cast::<u64>().read_unaligned();
-            AtomicU64::from_ptr(to.add(i * GRANULE).cast()).store(word, Relaxed);
+        if granules >= MANY {
+            bytes::copy_words(from, to, granules);
+        } else {
+            for i in 0..granules {
+                let word = from.add(i * GRANULE).cast::<u64>().read_unaligned();
+                AtomicU64::from_ptr(to.add(i * GRANULE).cast()).store(word, Relaxed);
+            }
         }
         store_bytes(to.add(granules * GRANULE), from.add(granules * GRANULE), tail);
     }
@@ -66,6 +73,10 @@ pub(super) unsafe fn zero(to: *mut u8, len: usize) {
 /// `from` is readable for as many bytes and does not overlap `into`. (Atomic loads of memory mapped read-only are
 /// sound at these sizes.)
 pub(super) unsafe fn load(from: *const u8, into: &mut [u8]) {
+    if into.len() >= MANY * GRANULE {
+        // SAFETY: the caller's promise.
+        return unsafe { bytes::copy(from, into.as_mut_ptr(), into.len()) };
+    }
     let (head, granules, tail) = split(from, into.len());
     let to = into.as_mut_ptr();
     // SAFETY: as in `store`, with the sides changed.

@@ -5,7 +5,7 @@
 //! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
 //! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
 
-use super::virt::{Block, ENTRY_CHANGED, Place, USED, Virt};
+use super::virt::{Block, ENTRY_CHANGED, Place, Virt};
 use super::{Pages, heads};
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
@@ -111,7 +111,7 @@ impl Pages {
         let b = BlockNo(self.free_stack()[top as usize].load(R));
         head.free_blocks.store(top, R);
         self.block(b).virt.store(virt.0, R);
-        self.block(b).flags.store(USED, R);
+        self.block(b).flags.store(0, R);
         Some(b)
     }
 
@@ -196,6 +196,7 @@ impl Pages {
         virt.page.store(page.0, R);
         virt.birth.store(birth.0, R);
         virt.older.store(older.0, R);
+        virt.used.store(1, R);
         virt.dirty.store(0, R);
         virt.until.store(0, R);
         virt.named.store(0, R);

@@ -17,7 +17,7 @@ use crate::shm::Grace;
 use arena::{Arena, Memory};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
-use virt::{Block, Place, USED, Virt};
+use virt::{Block, Place, Virt};
 
 /// What follows from the page size, once that is known.
 pub struct Geometry {
@@ -114,23 +114,13 @@ impl Pages {
         heads::find(&self.shared, page).map(|v| (v, self.virt(v)))
     }
 
-    /// Notes that a block was used, for the sweep.
-    pub fn touch(&self, b: BlockNo) {
-        let flags = &self.block(b).flags;
-        let seen = flags.load(Ordering::Relaxed);
-        if seen & USED == 0 {
-            // a lost race only forgets one use; ENTRY_CHANGED is set again by whoever needs it under the writer lock
-            let _ = flags.compare_exchange(seen, seen | USED, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
     /// Reads the content of a version into `into`, from byte `within` of its page. Homes are read by the caller.
     /// Answers false if the content is at home.
     pub fn read_version(&self, virt: &Virt, within: u32, into: &mut [u8]) -> Result<bool> {
         match virt.place() {
             Place::Fast(b) => {
                 self.geo().arena.load(b, within, into);
-                self.touch(b);
+                virt.touch();
                 Ok(true)
             }
             Place::Cold(c) => {

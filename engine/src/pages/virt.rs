@@ -45,6 +45,7 @@ impl Place {
 /// | 0 | page | holder of the writer lock, while unreachable |
 /// | 4 | next older version, 0 at the end of the chain (older content is at home) | holder of the writer lock |
 /// | 8 | next of the list that an unlinked virtblock stands in | holder of the writer lock |
+/// | 12 | used since the sweep passed: 1, set by any reader; a lost race forgets one use | anyone |
 /// | 16 | birth: the JCI that made it; readers pinned below look further | while unreachable |
 /// | 24 | dirty: newest JCI stored into it, 0 if its home holds the same | holder of the writer lock; to 0 by the retirer |
 /// | 32 | place | holder of the writer lock |
@@ -57,7 +58,7 @@ pub struct Virt {
     pub page: AtomicU32,
     pub older: AtomicU32,
     pub link: AtomicU32,
-    _pad: AtomicU32,
+    pub used: AtomicU32,
     pub birth: AtomicU64,
     pub dirty: AtomicU64,
     place: AtomicU64,
@@ -100,6 +101,13 @@ impl Virt {
         VirtNo(self.older.load(Ordering::Acquire))
     }
 
+    /// Notes that it was used, for the sweep.
+    pub fn touch(&self) {
+        if self.used.load(Ordering::Relaxed) == 0 {
+            self.used.store(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether its home lacks something of it.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -112,7 +120,7 @@ impl Virt {
 /// | offset | field |
 /// | --- | --- |
 /// | 0 | the virtblock whose content it is, 0 if free |
-/// | 4 | bit 0: used since the sweep passed (any reader); bit 1: its entry changed since the last retirement |
+/// | 4 | 1 if its entry changed since the last retirement |
 /// | 8 | which 64ths of it were stored to since the last retirement |
 #[repr(C)]
 #[derive(Default)]
@@ -124,10 +132,8 @@ pub struct Block {
 }
 const _: () = assert!(size_of::<Block>() == 16);
 
-/// Used since the sweep passed.
-pub const USED: u32 = 1;
 /// Its entry changed since the last retirement.
-pub const ENTRY_CHANGED: u32 = 2;
+pub const ENTRY_CHANGED: u32 = 1;
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]

@@ -11,8 +11,6 @@
 //! The engine lays out the mapping's header itself and places [`Clock`], [`WriterLock`], [`OwnedLock`] and
 //! [`SlotsHeader`] by offset ([`Segment::at`]).
 
-#[allow(unsafe_code)]
-mod bytes;
 mod clock;
 #[allow(unsafe_code)]
 mod fork;

@@ -1,6 +1,6 @@
 //! The mapping: one file, mapped whole and sparse, reached by offset. No pointers in it, no `&[u8]` to it.
 
-use super::bytes;
+use crate::base::bytes;
 use crate::base::sync::{AtomicU32, AtomicU64};
 use crate::base::{Error, Result};
 use rustix::fs::FallocateFlags;
