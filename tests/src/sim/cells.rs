@@ -27,9 +27,10 @@ impl Unit for u64 {
     const SIZE: usize = GRANULE as usize;
 
     fn take(bytes: &[u8]) -> u64 {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[..8]);
-        u64::from_ne_bytes(word)
+        match bytes.first_chunk() {
+            Some(word) => u64::from_ne_bytes(*word),
+            None => 0,
+        }
     }
 
     fn put(&self, bytes: &mut [u8]) {

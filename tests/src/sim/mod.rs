@@ -19,6 +19,7 @@ pub mod history;
 mod image;
 mod media;
 pub mod model;
+pub mod nvlite;
 mod oracle;
 pub mod toy;
 mod world;

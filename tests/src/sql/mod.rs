@@ -6,6 +6,7 @@ pub mod bank;
 pub mod compare;
 mod cursor;
 pub mod generate;
+pub mod log;
 
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};

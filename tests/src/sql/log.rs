@@ -1,0 +1,30 @@
+//! SQLite's error log, collected.
+
+use rusqlite::ffi;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::{Mutex, Once, PoisonError};
+
+static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+extern "C" fn hear(_: *mut c_void, code: c_int, text: *const c_char) {
+    // SAFETY: SQLite passes a string that ends with a zero.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).push(format!("({code}) {text}"));
+}
+
+/// Collects from here on. To be called before the process opens its first connection.
+pub fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hear: extern "C" fn(*mut c_void, c_int, *const c_char) = hear;
+        // SAFETY: the option takes a function of this type and a pointer that it is given back; SQLite is not initialised yet.
+        let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOG, hear, std::ptr::null_mut::<c_void>()) };
+        assert_eq!(code, ffi::SQLITE_OK, "SQLite is already in use");
+    });
+}
+
+/// Lines so far that contain `text`.
+pub fn lines(text: &str) -> Vec<String> {
+    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    said.iter().filter(|line| line.contains(text)).cloned().collect()
+}

@@ -1,0 +1,52 @@
+//! The power fails in the middle of anything: a commit, a batch, a retirement, a purge, a checkpoint, a clean close, and the
+//! recovery from all that. Here nvlite runs on simulated media, which lose at every point of its history what they may lose;
+//! what it recovers must be the state after some transaction between the last acknowledged and the last submitted.
+//! `NVLITE_CRASH_SEEDS` asks for more histories than the default, `NVLITE_CRASH_FIRST` for others.
+
+#![allow(clippy::panic)]
+
+use nvlite_engine::MediumKind;
+use nvlite_tests::sim::drive::{Plan, Report, explore, record};
+use nvlite_tests::sim::history::Shape;
+use nvlite_tests::sim::nvlite::Nvlite;
+
+fn asked(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+fn crash(kind: MediumKind, shape: Shape, plan: Plan, seeds: u64) {
+    let first = asked("NVLITE_CRASH_FIRST", 0);
+    let mut total = Report::default();
+    for seed in first..first + asked("NVLITE_CRASH_SEEDS", seeds) {
+        let subject = Nvlite { kind, budget: 160 << 10, finish: seed % 2 == 0 };
+        let recording = record(&subject, shape, seed).unwrap_or_else(|e| panic!("{subject:?}, seed {seed}: {e}"));
+        let report = explore(&subject, &recording, shape, plan, seed, None)
+            .unwrap_or_else(|e| panic!("{subject:?}, seed {seed}: {e}"));
+        total.points += report.points;
+        total.states += report.states;
+        total.nested += report.nested;
+        total.open = total.open.max(report.open);
+    }
+    println!("{kind:?}: {total:?}");
+    assert!(total.nested > 0, "recovery was crashed too");
+}
+
+#[test]
+fn tiny_histories_on_dax() {
+    crash(MediumKind::Dax, Shape::TINY, Plan::TINY, 6);
+}
+
+#[test]
+fn tiny_histories_on_file() {
+    crash(MediumKind::File, Shape::TINY, Plan::TINY, 6);
+}
+
+#[test]
+fn long_histories_on_dax() {
+    crash(MediumKind::Dax, Shape::LONG, Plan::LONG, 3);
+}
+
+#[test]
+fn long_histories_on_file() {
+    crash(MediumKind::File, Shape::LONG, Plan::LONG, 3);
+}

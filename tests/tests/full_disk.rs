@@ -1,0 +1,223 @@
+//! Disks fill up, quotas are met, directories are not writable. Here each happens to a database at every point of its growth:
+//! SQLite must say so, the process must live, what was committed must be there, and work must go on when there is room again.
+//! Needs root for the small file system and for the other user; says when it skips.
+
+#![allow(clippy::panic)]
+
+use nvlite_tests::sql::{System, integrity, log, stock_integrity};
+use rusqlite::{Connection, ErrorCode};
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+
+/// A small tmpfs.
+struct Mount {
+    dir: tempfile::TempDir,
+}
+
+impl Mount {
+    fn new(kib: u64) -> Option<Mount> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = CString::new(dir.path().to_str()?).ok()?;
+        let options = CString::new(format!("size={kib}k")).ok()?;
+        // SAFETY: all four strings end with a zero and outlive the call.
+        let code =
+            unsafe { libc::mount(c"none".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast()) };
+        (code == 0).then_some(Mount { dir })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Some(path) = self.dir.path().to_str().and_then(|path| CString::new(path).ok()) {
+            // SAFETY: the string ends with a zero and outlives the call.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
+    }
+}
+
+/// Takes all room of the file system but `left` bytes.
+fn fill(path: &Path, left: u64) {
+    let mut filler = fs::File::create(path).expect("creates");
+    let chunk = vec![1_u8; 4096];
+    while std::io::Write::write_all(&mut filler, &chunk).is_ok() {}
+    let len = filler.metadata().expect("there").len();
+    filler.set_len(len.saturating_sub(left) / 4096 * 4096).expect("shrinks");
+}
+
+fn insert(db: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    db.execute("INSERT INTO t(b) VALUES(randomblob(?1))", [bytes as i64]).map(|_| ())
+}
+
+fn count(db: &Connection) -> i64 {
+    db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("reads on a full disk")
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_more() {
+    log::listen();
+    for system in System::NVLITE {
+        for left in [0, 4, 8, 16, 32, 64, 128, 256, 512] {
+            let Some(mount) = Mount::new(12 << 10) else {
+                println!("skipped: mounting a tmpfs needs root");
+                return;
+            };
+            let context = format!("{system:?}, {left} KiB left");
+            let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
+            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: {e}"));
+            db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").unwrap_or_else(|e| panic!("{context}: {e}"));
+            insert(&db, 10).expect("there is room");
+            fill(&filler, left << 10);
+            let mut rows = 1;
+            let failed = loop {
+                match insert(&db, 3000) {
+                    Ok(()) => rows += 1,
+                    Err(e) => break e,
+                }
+                assert!(rows < 10_000, "{context}: the disk never fills");
+            };
+            assert_eq!(failed.sqlite_error_code(), Some(ErrorCode::DiskFull), "{context}: {failed}");
+            assert_eq!(count(&db), rows, "{context}: what was committed is there, what failed is not");
+            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
+            // Closed while there is no room, and opened again.
+            let closed = db.close();
+            assert!(closed.is_ok(), "{context}: closing");
+            fs::remove_file(&filler).expect("makes room");
+            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: reopen: {e}"));
+            assert_eq!(count(&db), rows, "{context}: after a close on a full disk");
+            insert(&db, 3000).unwrap_or_else(|e| panic!("{context}: with room again: {e}"));
+            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
+            drop(db);
+            assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}");
+        }
+    }
+}
+
+#[test]
+fn an_open_on_a_full_disk_is_an_error() {
+    log::listen();
+    for system in System::NVLITE {
+        let Some(mount) = Mount::new(8 << 10) else {
+            println!("skipped: mounting a tmpfs needs root");
+            return;
+        };
+        let path = mount.dir.path().join("full.db");
+        let stock = Connection::open(&path).expect("creates");
+        stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
+        drop(stock);
+        let filler = mount.dir.path().join("filler");
+        fill(&filler, 0);
+        let said = system.open_with(&path, 100, "&region=1MiB").and_then(|db| insert(&db, 10));
+        let code = said.expect_err("there is no room for a region").sqlite_error_code();
+        assert!(matches!(code, Some(ErrorCode::DiskFull | ErrorCode::CannotOpen)), "{system:?}: {code:?}");
+        fs::remove_file(&filler).expect("makes room");
+        let db = system.open_with(&path, 100, "&region=1MiB").expect("opens with room");
+        insert(&db, 10).expect("inserts with room");
+        assert_eq!(count(&db), 2, "{system:?}");
+    }
+}
+
+/// In the child: what the parent asked for by environment.
+fn child(role: &str, path: &Path, system: System) -> i32 {
+    if role == "limit" {
+        let bytes: u64 = std::env::var("NVLITE_TEST_LIMIT").ok().and_then(|n| n.parse().ok()).expect("a limit");
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+        // SAFETY: the structure outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+    } else {
+        // SAFETY: plain system calls.
+        assert_eq!(unsafe { libc::setgid(65534) | libc::setuid(65534) }, 0);
+    }
+    let work = || -> rusqlite::Result<()> {
+        let db = system.open_with(path, 100, "&region=1MiB")?;
+        for _ in 0..3000 {
+            insert(&db, 3000)?;
+        }
+        Ok(())
+    };
+    match work().map_err(|e| (e.sqlite_error_code(), e.to_string())) {
+        Ok(()) => 0,
+        Err((Some(ErrorCode::DiskFull), _)) => 13,
+        Err((Some(ErrorCode::CannotOpen), _)) => 14,
+        Err((Some(ErrorCode::ReadOnly), _)) => 8,
+        Err((code, text)) => {
+            eprintln!("{code:?} {text} {:?}", log::lines("nvlite"));
+            1
+        }
+    }
+}
+
+/// Not a test of its own: what the two below run in a process of its own.
+#[test]
+fn in_a_child() {
+    log::listen();
+    let Ok(role) = std::env::var("NVLITE_TEST_ROLE") else { return };
+    let path = std::env::var("NVLITE_TEST_PATH").expect("a path");
+    let system = std::env::var("NVLITE_TEST_SYSTEM").ok().and_then(|name| System::named(&name)).expect("a system");
+    std::process::exit(100 + child(&role, Path::new(&path), system));
+}
+
+fn in_child(role: &str, path: &Path, system: System, limit: u64) -> i32 {
+    let output = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "in_a_child", "--nocapture"])
+        .env("NVLITE_TEST_ROLE", role)
+        .env("NVLITE_TEST_PATH", path)
+        .env("NVLITE_TEST_SYSTEM", system.name())
+        .env("NVLITE_TEST_LIMIT", limit.to_string())
+        .output()
+        .expect("a child");
+    assert_eq!(output.status.signal(), None, "{role}, {system:?}, {limit}: a signal");
+    let code = output.status.code().unwrap_or(0) - 100;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(code > 1, "{role}, {system:?}, {limit}: {code}: {said}");
+    code
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_signal() {
+    log::listen();
+    for system in System::NVLITE {
+        for kib in [0, 4, 64, 300, 1024, 1100, 1500, 2000, 4000] {
+            let scratch = system.scratch();
+            let path = scratch.path("limited.db");
+            let db = system.open(&path, 100).expect("opens");
+            db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("creates");
+            drop(db);
+            let code = in_child("limit", &path, system, kib << 10);
+            assert!([13, 14].contains(&code), "{system:?}, {kib} KiB: {code}");
+            let db =
+                system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{system:?}, {kib} KiB: {e}"));
+            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{system:?}, {kib} KiB");
+            insert(&db, 10).expect("there is no limit here");
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_writable_is_an_error() {
+    log::listen();
+    // SAFETY: a plain system call.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: needs root to become somebody else");
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    for system in System::NVLITE {
+        for (dir_mode, file_mode) in [(0o555, 0o666), (0o555, 0o444), (0o777, 0o444)] {
+            let scratch = system.scratch();
+            let path = scratch.path("others.db");
+            let stock = Connection::open(&path).expect("creates");
+            stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("stock");
+            drop(stock);
+            let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+            set(&path, file_mode);
+            set(path.parent().expect("a directory"), dir_mode);
+            let code = in_child("nobody", &path, system, 0);
+            assert!([8, 14].contains(&code), "{system:?}, {dir_mode:o}, {file_mode:o}: {code}");
+            assert_eq!(scratch.names(), ["others.db"], "{system:?}: nothing is left behind");
+            assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"));
+        }
+    }
+}
