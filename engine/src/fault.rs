@@ -31,7 +31,7 @@ impl Engine {
         {
             return Ok(true);
         }
-        self.pages.reserve_virts(1)?;
+        self.pages.reserve_virts(2)?;
         heads::reserve(&self.shared, 1)?;
         let v = newest.map_or_else(|| self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE), |(v, _)| v);
         let Some(block) = self.pages.take_block(v) else {
@@ -52,19 +52,14 @@ impl Engine {
         arena.store(block, 0, &content);
         let virt = self.pages.virt(v);
         if let Place::Cold(_) = virt.place() {
-            // the cold block stays the version's until its own carrier is free
-            let carrier = self.pages.take_virt(page, virt.birth(), VirtNo::NONE);
-            self.pages.virt(carrier).move_to(virt.place());
-            self.pages.virt(carrier).named.store(virt.named.load(R), R);
-            virt.move_to(Place::Fast(block));
-            if self.mapped() {
+            if self.mapped() && virt.is_dirty() {
                 self.pages.block(block).stored.store(u64::MAX, R);
                 self.pages.push_touched(block);
-                self.pages
-                    .store_entry(block, Some(crate::format::entry::Entry { page, birth: Jci(virt.dirty.load(R)) }));
+                let birth = Jci(virt.dirty.load(R));
+                self.pages.store_entry(block, Some(crate::format::entry::Entry { page, birth }));
                 self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);
             }
-            self.pages.discard(carrier, self.shared.published(), false);
+            self.pages.vacate(v, Place::Fast(block), self.shared.published());
         } else {
             virt.move_to(Place::Fast(block));
         }
@@ -146,6 +141,10 @@ impl Engine {
         pins.gather(&self.pages, slot, Some(head.clock.visible()));
         let own = self.shared.slots().get(slot).pin();
         let (mut freed, mut dirty) = (0, Vec::new());
+        // beyond the end of the database nothing is current; what a reader from before the cut needs stays
+        let size = self.pages_at(head.clock.published(), base)?;
+        let cut = Jci(head.shrunk.load(R));
+        let gone = |page: PageNo| page.0 > size && !pins.below(cut) && own.is_none_or(|p| p >= cut);
         let mut hand = head.sweep_hand.load(R);
         for _ in 0..present {
             if freed + dirty.len() as u32 >= want {
@@ -165,6 +164,10 @@ impl Engine {
                 continue;
             }
             if page.0 == 1 || keep(page) {
+                continue;
+            }
+            if gone(page) {
+                freed += self.drop_page(page, v);
                 continue;
             }
             if virt.used.load(R) != 0 && !urgent {
@@ -192,10 +195,40 @@ impl Engine {
         Ok(freed)
     }
 
+    /// Forgets a page beyond the end of the database, with all its versions.
+    fn drop_page(&self, page: PageNo, newest: VirtNo) -> u32 {
+        let (mut at, mut n) = (newest, 0);
+        heads::remove(&self.shared, page);
+        while at != VirtNo::NONE {
+            let older = self.pages.virt(at).older();
+            self.pages.discard(at, self.shared.published(), false);
+            (at, n) = (older, n + 1);
+        }
+        n
+    }
+
+    /// Lets go of cold blocks whose content is at home by now. Under the writer lock.
+    pub fn tidy_cold(&self) -> Result<()> {
+        if self.pages.cold_used() == 0 {
+            return Ok(());
+        }
+        let is_done = |v: VirtNo| {
+            let virt = self.pages.virt(v);
+            !virt.is_dirty() && matches!(virt.place(), Place::Cold(_))
+        };
+        let done: Vec<VirtNo> = heads::all(&self.shared).map(|(_, v)| v).filter(|&v| is_done(v)).collect();
+        self.pages.reserve_virts(done.len() as u32)?;
+        let until = self.shared.published();
+        done.into_iter().for_each(|v| self.pages.vacate(v, Place::Home, until));
+        self.pages.pump();
+        Ok(())
+    }
+
     /// Frees the block of a clean newest version: its home has the same content.
     fn evict(&self, v: VirtNo, pins: &Pins, own: Option<Jci>) -> Result<bool> {
         let virt = self.pages.virt(v);
         let Place::Fast(_) = virt.place() else { return Ok(false) };
+        self.pages.clear_older_entries(v);
         let until = self.shared.published();
         let older_readers = pins.below(virt.birth()) || own.is_some_and(|p| p < virt.birth());
         if virt.older() == VirtNo::NONE && !older_readers {

@@ -183,7 +183,11 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
             pages.flush_entry(Site::RecoverBlocks, b);
         }
     }
-    redo(pages, log, homes, Some(&mut places))
+    redo(pages, log, homes, Some(&mut places))?;
+    // a page that a cold block replaced has its place at home: none of its entries may be believed any more
+    let at_home = |page| homes.pages.contains_key(&page);
+    pages.forget_entries(Site::RecoverBlocks, &|page, b| at_home(page) && places.get(&page) != Some(&b));
+    Ok(())
 }
 
 fn redo(
@@ -217,11 +221,8 @@ fn redo(
                 (Change::Block { index, cold: true }, _) => {
                     let mut content = vec![0; homes.page_size as usize];
                     pages.read_cold(index, 0, &mut content)?;
-                    if let (Some(places), Some(b)) = (places.as_mut(), block) {
-                        // the block holds older content: the home takes over
-                        places.remove(&page);
-                        pages.store_entry(b, None);
-                        pages.flush_entry(Site::RecoverBlocks, b);
+                    if let Some(places) = places.as_mut() {
+                        places.remove(&page); // the block holds older content: the home takes over
                     }
                     homes.pages.insert(page, content);
                 }

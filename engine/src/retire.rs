@@ -38,8 +38,14 @@ impl Engine {
                 if head.cold_dirty.load(R) != 0 {
                     let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
                     let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
-                    self.write_homes(self.keeper, &Which::These(pages.collect()), true, base)?;
+                    let pages: BTreeSet<PageNo> = pages.collect();
+                    self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)?;
+                    // the home is the place from now on: an older block's entry must not outlive the record, or the next
+                    // recovery would believe it
+                    self.pages.forget_entries(Site::Entry, &|page, _| pages.contains(&page));
+                    pmem.fence(Site::Entry);
                     head.cold_dirty.store(0, R);
+                    self.tidy_cold()?;
                 }
                 let lines = self.pages.flush_touched();
                 pmem.fence(Site::CommitFence);

@@ -29,6 +29,10 @@ pub type PageMap<V> = HashMap<PageNo, V, BuildHasherDefault<PageHasher>>;
 /// Differing bytes closer than this are one range: a range's head costs two or three bytes.
 const JOIN: usize = 8;
 
+/// Bytes compared at once.
+const STRIDE: usize = 256;
+static ZEROS: [u8; STRIDE] = [0; STRIDE];
+
 /// What a transaction did to one page.
 #[derive(Clone, Copy, Debug)]
 pub enum Written {
@@ -71,36 +75,37 @@ fn differences(old: Option<&[u8]>, new: &[u8], mut out: impl FnMut(usize, usize)
         w.copy_from_slice(&b[i..i + 8]);
         u64::from_ne_bytes(w)
     };
-    let same = |i: usize| word(new, i) == old.map_or(0, |o| word(o, i));
+    let old_word = |i: usize| old.map_or(0, |o| word(o, i));
+    // equal stretches are skipped in large steps: nearly all of a page is equal
+    let equal = |from: usize, n: usize| match old {
+        Some(o) => new[from..from + n] == o[from..from + n],
+        None => new[from..from + n] == ZEROS[..n],
+    };
     let (len, mut i) = (new.len(), 0);
     let mut open: Option<(usize, usize)> = None;
     while i < len {
-        // four words at a time over what is equal: nearly all of it is
-        while i + 32 <= len
-            && match old {
-                Some(o) => new[i..i + 32] == o[i..i + 32],
-                None => new[i..i + 32] == [0; 32],
+        if i % STRIDE == 0 && i + STRIDE <= len && equal(i, STRIDE) {
+            i += STRIDE;
+            continue;
+        }
+        let end = (i + STRIDE - i % STRIDE).min(len);
+        while i < end {
+            let (n, o) = (word(new, i), old_word(i));
+            if n != o {
+                let unequal = (n ^ o).to_le();
+                let first = i + unequal.trailing_zeros() as usize / 8;
+                let last = i + 8 - unequal.leading_zeros() as usize / 8;
+                open = Some(match open {
+                    Some((start, end)) if first - end < JOIN => (start, last),
+                    Some((start, end)) => {
+                        out(start, end);
+                        (first, last)
+                    }
+                    None => (first, last),
+                });
             }
-        {
-            i += 32;
+            i += 8;
         }
-        if i >= len {
-            break;
-        }
-        if !same(i) {
-            let differs = |j: usize| new[j] != old.map_or(0, |o| o[j]);
-            let first = (i..i + 8).find(|&j| differs(j)).unwrap_or(i);
-            let last = (i..i + 8).rfind(|&j| differs(j)).unwrap_or(i) + 1;
-            open = Some(match open {
-                Some((start, end)) if first - end < JOIN => (start, last),
-                Some((start, end)) => {
-                    out(start, end);
-                    (first, last)
-                }
-                None => (first, last),
-            });
-        }
-        i += 8;
     }
     if let Some((start, end)) = open {
         out(start, end);

@@ -5,7 +5,7 @@
 mod shm_common;
 
 use nvlite_engine::base::{Error, Jci};
-use nvlite_engine::shm::{AttachLock, ForkGuard, Hold, Lock, PinAt, Pinned, SlotNo};
+use nvlite_engine::shm::{AttachLock, ForkGuard, Grace, Hold, Lock, PinAt, Pinned, SlotNo};
 use shm_common::{Actor, World, eventually, listen, role as my_role, say, wait_for_the_end};
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -162,10 +162,14 @@ fn a_dead_readers_slot_is_reclaimed_with_its_pin_and_its_pointers() {
     w.slots.reap_dead(&w.live);
     assert_eq!(w.slots.oldest_pin(), Some(Jci(7)), "a living reader keeps its pin");
     assert!(w.slots.fetches_out());
-    let mut grace = nvlite_engine::shm::Grace::begin(&w.slots);
+    let mut grace = Grace::begin(&w.slots);
     assert!(!grace.is_over(&w.slots));
 
     reader.kill();
+    let mut impatient = Grace::begin(&w.slots);
+    assert!(!impatient.is_over(&w.slots), "nobody has looked yet");
+    impatient.forget_dead(&w.slots, &w.live);
+    assert!(impatient.is_over(&w.slots));
     eventually("reaped", || w.slots.reap_dead(&w.live) == 1);
     assert_eq!(w.slots.oldest_pin(), None);
     assert!(!w.slots.fetches_out() && grace.is_over(&w.slots));

@@ -246,14 +246,19 @@ fn a_waiter_takes_over_from_a_holder_killed_meanwhile() {
 #[test]
 fn a_connection_that_sleeps_elsewhere_is_not_starved() {
     let w = World::solo();
-    let (outsider, a, b) = (w.claim(), w.claim(), w.claim());
+    let (outsider, writers) = (w.claim(), [(); 3].map(|()| w.claim()));
     let stop = AtomicBool::new(false);
     std::thread::scope(|s| {
-        for me in [a, b] {
+        for me in writers {
             let (w, stop) = (&w, &stop);
             s.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    write_once(w, me);
+                    while w.queue().try_hold(&w.slots, me, &w.live) == Hold::Busy {
+                        w.queue().wait(&w.slots, me, SOON, &w.live);
+                    }
+                    // Long enough for the others to be asleep: the lock is handed on and on, and never free by chance.
+                    std::thread::sleep(Duration::from_micros(500));
+                    w.queue().release(&w.slots, me);
                 }
             });
         }

@@ -303,15 +303,40 @@ impl Pages {
         self.append(if quiet { &head.aging } else { &head.limbo }, v);
     }
 
-    /// Replaces a virtblock's block by another place and gives the block back when nobody reads it any more.
+    /// Replaces a virtblock's block, fast or cold, by another place, and gives the block back when nobody reads it any more.
     pub fn vacate(&self, v: VirtNo, place: Place, until: Jci) {
         let virt = self.virt(v);
-        if let Place::Fast(b) = virt.place() {
-            let carrier = self.take_virt(virt.page(), virt.birth(), VirtNo::NONE);
-            self.virt(carrier).move_to(Place::Fast(b));
-            self.block(b).virt.store(carrier.0, R);
-            virt.move_to(place);
-            self.discard(carrier, until, false);
+        let old = virt.place();
+        let carrier = self.take_virt(virt.page(), virt.birth(), VirtNo::NONE);
+        let taken = self.virt(carrier);
+        taken.named.store(virt.named.load(R), R);
+        taken.move_to(old);
+        match old {
+            Place::Fast(b) => self.block(b).virt.store(carrier.0, R),
+            Place::Cold(c) => self.cold_owner(c).store(carrier.0, R),
+            Place::Home | Place::Free => {}
+        }
+        virt.move_to(place);
+        self.discard(carrier, until, false);
+    }
+
+    /// Clears the durable entries of the versions behind `newest`, which readers may still need but recovery must not
+    /// believe once the newest one's only place is its home. Durable after the caller's next fence, which comes before
+    /// the low-water mark moves.
+    pub fn clear_older_entries(&self, newest: VirtNo) {
+        if self.pmem.is_none() {
+            return;
+        }
+        let page = self.virt(newest).page();
+        let mut at = self.virt(newest).older();
+        while at != VirtNo::NONE {
+            if let Place::Fast(b) = self.virt(at).place()
+                && self.entry(b).is_some_and(|entry| entry.page == page)
+            {
+                self.store_entry(b, None);
+                self.flush_entry(Site::Entry, b);
+            }
+            at = self.virt(at).older();
         }
     }
 

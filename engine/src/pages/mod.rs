@@ -176,6 +176,16 @@ impl Pages {
         }
     }
 
+    /// Clears the entries of all blocks for which `which` says so; persistent after the caller's fence.
+    pub fn forget_entries(&self, site: Site, which: &dyn Fn(PageNo, BlockNo) -> bool) {
+        for b in (0..self.geo().layout.max_blocks).map(BlockNo) {
+            if self.entry(b).is_some_and(|entry| which(entry.page, b)) {
+                self.store_entry(b, None);
+                self.flush_entry(site, b);
+            }
+        }
+    }
+
     /// Starts the write-back of a block's entry; answers the lines flushed.
     pub fn flush_entry(&self, site: Site, b: BlockNo) -> u64 {
         self.pmem.as_ref().map_or(0, |pmem| pmem.flush(site, self.entry_at(b), ENTRY))

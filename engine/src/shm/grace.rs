@@ -1,7 +1,9 @@
 //! P12: a block that was removed from every structure is reused when no read that began before can still be at it.
 
+use super::liveness::Liveness;
 use super::slot::SlotNo;
 use super::slots::Slots;
+use super::word::Holder;
 use crate::base::sync::{Ordering, fence};
 
 /// A slot that may be using what was removed before the grace began.
@@ -40,7 +42,8 @@ impl Grace {
     }
 
     /// True once every read that was in progress has ended, or its slot has changed hands. Pointers handed out are another matter:
-    /// [`fetched`](Self::fetched).
+    /// [`fetched`](Self::fetched). A reader that was killed in the middle ends its read only by
+    /// [`forget_dead`](Self::forget_dead) or [`Slots::reap_dead`].
     pub fn passed(&mut self, slots: &Slots) -> bool {
         self.reading.retain(|s| {
             let slot = slots.get(s.slot);
@@ -59,6 +62,14 @@ impl Grace {
             (reading || slot.fetches() != 0) && slot.generation() == s.generation
         });
         !self.fetched.is_empty()
+    }
+
+    /// Stops waiting for connections that have died: they read nothing any more. A system call for each of another attachment's
+    /// that is waited for, so for when the grace takes long.
+    pub fn forget_dead(&mut self, slots: &Slots, live: &Liveness) {
+        for suspects in [&mut self.reading, &mut self.fetched] {
+            suspects.retain(|s| slots.is_alive(Holder { slot: s.slot, generation: s.generation }, live));
+        }
     }
 
     /// True once what was removed may be reused: neither read nor pointed to.

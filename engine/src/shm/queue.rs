@@ -134,18 +134,14 @@ impl WriterLock {
         }
     }
 
-    /// Takes the lock only if nobody wants it: for maintenance.
+    /// Takes the lock only if nobody wants it and nothing is to be repaired: for maintenance, which leaves both to others.
     pub fn try_hold_idle(&self, slots: &Slots, me: SlotNo) -> Hold {
         let word = self.load();
-        if word.state() != State::Free || self.waiting(slots) != 0 {
-            return Hold::Busy;
+        let idle = word == Word::new(State::Free, None) && self.waiting(slots) == 0;
+        if idle && self.swap(word, Word::new(State::Held(slots.holder(me)), None)) {
+            return held(slots.get(me), None);
         }
-        let dead = word.dead();
-        if self.swap(word, Word::new(State::Held(slots.holder(me)), dead)) {
-            held(slots.get(me), dead)
-        } else {
-            Hold::Busy
-        }
+        Hold::Busy
     }
 
     /// What the dead holder left is settled.
