@@ -62,7 +62,10 @@ pub fn codes(error: &Error) -> (c_int, i32) {
         Error::Busy(_) => (SQLITE_BUSY, 0),
         Error::BusySnapshot => (SQLITE_BUSY_SNAPSHOT, 0),
         Error::Full { .. } => (SQLITE_FULL, libc::ENOSPC),
-        Error::Io { source, .. } => (SQLITE_IOERR, source.raw_os_error().unwrap_or(libc::EIO)),
+        Error::Io { source, .. } => {
+            let errno = source.raw_os_error().unwrap_or(libc::EIO);
+            (if cannot_open(errno) { SQLITE_CANTOPEN } else { SQLITE_IOERR }, errno)
+        }
         Error::Corrupt { .. } => (SQLITE_CORRUPT, 0),
         Error::Foreign { .. } => (SQLITE_NOTADB, 0),
         Error::CantOpen { .. } => (SQLITE_CANTOPEN, 0),
@@ -71,6 +74,12 @@ pub fn codes(error: &Error) -> (c_int, i32) {
         // `Failed`, `Forked` and whatever is added later: the connection is of no use any more.
         _ => (SQLITE_IOERR, libc::EIO),
     }
+}
+
+/// Reasons why a file cannot be reached, as against those why a reached one does not work.
+fn cannot_open(errno: i32) -> bool {
+    use libc::{EACCES, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENOENT, ENOTDIR, EPERM, EROFS};
+    [EACCES, EPERM, EROFS, ENOENT, ENOTDIR, EMFILE, ENFILE, ELOOP, ENAMETOOLONG].contains(&errno)
 }
 
 thread_local! {
@@ -108,7 +117,8 @@ mod tests {
         assert_eq!(codes(&Error::Busy("x")).0, SQLITE_BUSY);
         assert_eq!(codes(&Error::BusySnapshot).0, SQLITE_BUSY_SNAPSHOT);
         assert_eq!(codes(&io(libc::ENOSPC)), (SQLITE_FULL, libc::ENOSPC));
-        assert_eq!(codes(&io(libc::EACCES)), (SQLITE_IOERR, libc::EACCES));
+        assert_eq!(codes(&io(libc::EIO)), (SQLITE_IOERR, libc::EIO));
+        assert_eq!(codes(&io(libc::EACCES)), (SQLITE_CANTOPEN, libc::EACCES));
         assert_eq!(codes(&Error::corrupt(path, "superblock", "checksum")).0, SQLITE_CORRUPT);
         assert_eq!(codes(&Error::cant_open(path, "foreign")).0, SQLITE_CANTOPEN);
         assert_eq!(codes(&Error::LockLost).0, SQLITE_IOERR_LOCK);

@@ -1,0 +1,216 @@
+//! Several processes on one database: Python programs that load the extension.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use rusqlite::Connection;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+fn library() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let dir = exe.parent().unwrap();
+    let found =
+        [dir.join("libnvlite.so"), dir.parent().unwrap().join("libnvlite.so")].into_iter().find(|path| path.exists());
+    found.expect("cargo builds the library before it runs the tests")
+}
+
+struct Site {
+    dir: TempDir,
+    shm: TempDir,
+    medium: &'static str,
+}
+
+impl Site {
+    fn new(medium: &'static str) -> Site {
+        Site { dir: TempDir::new().unwrap(), shm: TempDir::new_in("/dev/shm").unwrap(), medium }
+    }
+
+    fn db(&self) -> PathBuf {
+        self.dir.path().join("app.db")
+    }
+
+    fn uri(&self) -> String {
+        let place =
+            if self.medium == "ram" { format!("&region_dir={}", self.shm.path().display()) } else { String::new() };
+        format!("file:{}?vfs=nvlite&medium={}{place}", self.db().display(), self.medium)
+    }
+
+    /// A program with a connection `d` in autocommit mode.
+    fn python(&self, script: &str) -> Command {
+        python(&library(), &self.uri(), script)
+    }
+
+    fn leftovers(&self) -> usize {
+        let count = |dir: &TempDir| std::fs::read_dir(dir.path()).unwrap().count();
+        count(&self.dir) + count(&self.shm) - 1
+    }
+}
+
+fn python(library: &Path, uri: &str, script: &str) -> Command {
+    let prelude = format!(
+        "import sqlite3,sys,time\nl=sqlite3.connect(':memory:'); l.enable_load_extension(True); l.load_extension({library:?})\n\
+         d=sqlite3.connect({uri:?},uri=True,timeout=60,isolation_level=None)\n"
+    );
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg("-c").arg(prelude + script).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some(), "killed: {}\n{text}", output.status);
+    text
+}
+
+fn done(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+}
+
+const WRITER: &str = "
+d.execute('CREATE TABLE IF NOT EXISTS t(p INT, i INT)')
+d.execute('CREATE TABLE IF NOT EXISTS n(v INT)')
+for i in range(150):
+  d.execute('INSERT INTO t VALUES (?,?)',(int(ME),i))
+  d.execute('BEGIN IMMEDIATE')
+  v=d.execute('SELECT count(*) FROM t').fetchone()[0]
+  d.execute('DELETE FROM n'); d.execute('INSERT INTO n VALUES (?)',(v,))
+  d.execute('COMMIT')
+d.close()
+";
+
+#[test]
+fn writers_of_four_processes() {
+    for medium in ["file", "ram"] {
+        let site = Site::new(medium);
+        let spawn = |me: i32| site.python(&format!("ME={me}\n{WRITER}")).spawn().unwrap();
+        let children: Vec<Child> = (0..4).map(spawn).collect();
+        children.into_iter().for_each(done);
+        let view = Connection::open(site.db()).unwrap();
+        let row = view.query_row("SELECT count(*), count(DISTINCT p*1000+i), (SELECT v FROM n) FROM t", (), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        assert_eq!(row.unwrap(), (600, 600, 600), "{medium}");
+        assert_eq!(site.leftovers(), 0);
+        assert_eq!(view.query_row("PRAGMA integrity_check", (), |row| row.get::<_, String>(0)).unwrap(), "ok");
+    }
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_that_it_was_told_is_committed() {
+    for (medium, level) in [("file", "FULL"), ("file", "OFF"), ("ram", "FULL")] {
+        let site = Site::new(medium);
+        let script = format!(
+            "d.execute('CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, b)'); d.execute('PRAGMA synchronous={level}')\n\
+             i=d.execute('SELECT coalesce(max(i),0) FROM t').fetchone()[0]\n\
+             while True:\n  i+=1; d.execute('INSERT INTO t VALUES (?,?)',(i,'x'*(i%900))); print(i,flush=True)"
+        );
+        let mut acknowledged = 0;
+        for round in 0..4 {
+            let mut child = site.python(&script).spawn().unwrap();
+            for line in BufReader::new(child.stdout.take().unwrap()).lines().take(40 + round * 17) {
+                acknowledged = line.unwrap().parse::<i64>().unwrap();
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let check = "print(d.execute('SELECT count(*),max(i) FROM t').fetchone(), d.execute('PRAGMA integrity_check').fetchone()[0])\nd.close()";
+        let text = output(&mut site.python(check));
+        let numbers: Vec<i64> = text
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|part| !part.is_empty())
+            .map(|part| part.parse().unwrap())
+            .collect();
+        assert!(
+            numbers[0] == numbers[1] && numbers[0] >= acknowledged,
+            "{medium} {level}: {acknowledged} were told; {text}"
+        );
+        assert!(text.trim_end().ends_with("ok"), "{text}");
+        assert_eq!(site.leftovers(), 0, "{medium}: the last close is a clean one");
+    }
+}
+
+#[test]
+fn a_writer_killed_beside_a_living_reader() {
+    for medium in ["file", "ram"] {
+        let site = Site::new(medium);
+        let reader = site.python(
+            "d.execute('CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, b)')\nprint('ready',flush=True)\nend=time.time()+3\nn=0\n\
+             while time.time()<end:\n  c,m=d.execute('SELECT count(*),coalesce(max(i),0) FROM t').fetchone()\n  assert c==m,(c,m)\n  n+=1\n\
+             assert n>10\nd.execute('INSERT INTO t VALUES (?,0)',(m+1,))\nd.close()\n",
+        )
+        .spawn();
+        let mut reader = reader.unwrap();
+        let mut line = String::new();
+        BufReader::new(reader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let script = "d.execute('PRAGMA cache_size=5')\ni=d.execute('SELECT coalesce(max(i),0) FROM t').fetchone()[0]\n\
+             while True:\n  d.execute('BEGIN IMMEDIATE')\n  for k in range(20):\n    i+=1; d.execute('INSERT INTO t VALUES (?,?)',(i,'x'*900))\n  d.execute('COMMIT'); print(i,flush=True)";
+        for _ in 0..3 {
+            let mut child = site.python(script).spawn().unwrap();
+            let told = BufReader::new(child.stdout.take().unwrap()).lines().take(15).count();
+            assert_eq!(told, 15, "{medium}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        done(reader);
+        let view = Connection::open(site.db()).unwrap();
+        assert_eq!(
+            view.query_row("PRAGMA integrity_check", (), |row| row.get::<_, String>(0)).unwrap(),
+            "ok",
+            "{medium}"
+        );
+        assert_eq!(site.leftovers(), 0);
+    }
+}
+
+/// Runs as an ordinary user: root may do everything. `None` if we are not root ourselves.
+fn as_nobody(site: &Site, uri: &str, script: &str) -> Option<String> {
+    // SAFETY: no arguments, no state.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let copy = site.shm.path().join("libnvlite.so");
+    std::fs::copy(library(), &copy).unwrap();
+    for path in [site.shm.path(), &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    Some(output(python(&copy, uri, script).uid(65534).gid(65534)))
+}
+
+#[test]
+fn a_file_and_a_directory_that_may_only_be_read() {
+    let site = Site::new("file");
+    let plain = Connection::open(site.db()).unwrap();
+    plain.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (7)").unwrap();
+    drop(plain);
+    std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(site.db(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let script = "print(d.execute('SELECT x FROM t').fetchone()[0])\n\
+                  try: d.execute('INSERT INTO t VALUES (8)')\nexcept sqlite3.OperationalError as e: print(e)\n";
+    let Some(text) = as_nobody(&site, &site.uri(), script) else { return };
+    assert_eq!(
+        text, "7\nattempt to write a readonly database\n",
+        "a stock file that may only be read is the default VFS's"
+    );
+    assert_eq!(std::fs::read_dir(site.dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_marked_file_that_may_only_be_read_is_an_error_with_a_reason() {
+    let site = Site::new("file");
+    let uri = site.uri() + "&keep_region=1";
+    let made = output(&mut python(&library(), &uri, "d.execute('CREATE TABLE t(x)'); d.close()"));
+    assert_eq!(made, "");
+    std::fs::set_permissions(site.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for entry in std::fs::read_dir(site.dir.path()).unwrap() {
+        std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let script =
+        "try: print(d.execute('SELECT count(*) FROM t').fetchone())\nexcept sqlite3.OperationalError as e: print(e)\n";
+    let Some(text) = as_nobody(&site, &uri, script) else { return };
+    assert!(text.contains("readonly") || text.contains("unable to open"), "{text}");
+}
