@@ -118,7 +118,8 @@ fn check(instance: &Instance, connections: Vec<Connection>, plan: &Plan, committ
     let Some(path) = instance.stock_file() else { return Ok(()) };
     let stock =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).during("opening the closed file")?;
-    plan.check(&stock, committed)
+    let refused = |error| Error::Inconsistent(format!("after the last close, read by stock SQLite: {error}"));
+    plan.check(&stock, committed).map_err(refused)
 }
 
 /// A connection that asks for nvlite's counters.

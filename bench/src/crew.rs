@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::clock::thread_cpu;
 use crate::error::{Error, Result};
 use crate::systems::Instance;
-use crate::workloads::{Plan, Worker};
+use crate::workloads::{Plan, Worker, rows};
 
 /// Latencies in nanoseconds, to three digits.
 pub type Latencies = Histogram<u64>;
@@ -58,6 +58,11 @@ impl Crew {
         let mut crew = Self { system, orders: Vec::new(), answers, threads: Vec::new() };
         for id in 0..plan.workers() {
             let (conn, queue) = (instance.connect()?, instance.queue.clone());
+            if id == 0 {
+                // Reads every page once, so that no system meets its database cold: the stock ones find the copy that
+                // was just made in the kernel's page cache anyway.
+                rows::check_structure(&conn)?;
+            }
             let (order, orders) = channel();
             let (plan, answer) = (plan.clone(), answer.clone());
             crew.orders.push(order);

@@ -86,7 +86,6 @@ impl Instance {
                 nvlite_vfs::register().during("registering nvlite")?;
                 instance.copy_file()?;
                 instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
-                drop(instance.connect()?);
             }
             System::WalFair => {
                 fair_vfs::register()?;

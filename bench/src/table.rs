@@ -9,6 +9,9 @@ use crate::stats::Summary;
 const COLUMNS: [(&str, &str); 3] =
     [("write_calls", "writes/tx"), ("bytes_written", "bytes/tx"), ("system_calls", "syscalls/tx")];
 
+/// Counts that are states rather than events, whose growth per transaction is of no interest on a terminal.
+const STATES: [&str; 5] = ["jci_", "blocks_", "heads", "pages_hot", "ring_used"];
+
 /// The whole report in text.
 pub fn render(report: &Report) -> String {
     let mut out = format!("{}\n\n", report.benchmark.title());
@@ -82,7 +85,10 @@ fn classes(report: &Report, out: &mut String) {
 
 fn other_counts(report: &Report, out: &mut String) {
     for (name, figures) in &report.systems {
-        let known = |count: &str| count == "read_calls" || COLUMNS.iter().any(|(column, _)| *column == count);
+        let known = |count: &str| {
+            let state = STATES.iter().any(|state| count.starts_with(state));
+            state || count == "read_calls" || COLUMNS.iter().any(|(column, _)| *column == count)
+        };
         let others = figures.counts.iter().filter(|(count, value)| !known(count) && **value != 0.0);
         let text: Vec<String> = others.map(|(count, &value)| format!("{count} {}", short(value))).collect();
         if !text.is_empty() {

@@ -11,7 +11,7 @@ use crate::tpcc;
 use crate::zipf::Zipf;
 
 mod mixed;
-mod rows;
+pub mod rows;
 mod single;
 
 /// One thread's work on one connection.

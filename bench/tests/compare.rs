@@ -60,6 +60,21 @@ fn tpcc_gives_figures_ratios_and_a_chart_and_leaves_no_file_behind() {
 }
 
 #[test]
+fn nvlite_has_figures_counts_and_ratios_on_both_media() {
+    let dir = tempfile::tempdir().expect("dir");
+    for medium in ["file", "ram"] {
+        let json = dir.path().join("nvlite.json");
+        let file = json.to_string_lossy();
+        let small = ["compare", "--scale", "100", "--rounds", "2", "--slice-ms", "30", "--medium", medium];
+        let output = bench(&[&small[..], &["--peers", "wal_full", "--json", &file]].concat());
+        assert!(output.status.success(), "{medium}: {}", text(&output.stderr));
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("valid JSON");
+        assert!(json["ratios"]["nvlite/wal_full"]["cpu"]["median"].as_f64().expect(medium) > 0.0);
+        assert!(json["systems"]["nvlite"]["counts"]["bytes_logged"].as_f64().expect(medium) > 0.0);
+    }
+}
+
+#[test]
 fn four_threads_share_wal_and_memdb() {
     let dir = tempfile::tempdir().expect("dir");
     let json = figures(dir.path(), &["--threads", "4", "--peers", "wal_full,wal_fair,memdb", "--peers-only"]);
