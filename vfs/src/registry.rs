@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What makes two names the same database.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -101,7 +102,7 @@ impl Lease {
         state.users -= 1;
         drop(store);
         let result = match state.users {
-            0 => state.store.take().map_or(Ok(()), Store::close),
+            0 => state.store.take().map_or(Ok(()), close_when_alone),
             _ => Ok(()),
         };
         drop(state);
@@ -149,6 +150,15 @@ pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<L
     state.users += 1;
     lease.store.clone_from(&state.store);
     Ok(lease)
+}
+
+/// Closes a store as soon as nobody else has it: a thread of the engine may have taken hold of it for a moment.
+fn close_when_alone(store: Arc<Store>) -> Result<()> {
+    let start = Instant::now();
+    while Arc::strong_count(&store) > 1 && start.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    store.close()
 }
 
 /// What a later connection asks for must be what the first one got.

@@ -220,3 +220,31 @@ unsafe extern "C" fn x_unfetch(file: *mut sqlite3_file, offset: sqlite3_int64, p
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::file::Asked;
+    use crate::instance;
+    use std::path::Path;
+
+    #[test]
+    fn a_panic_is_an_error_and_the_handle_is_of_no_use_any_more() {
+        let instance = instance::register(crate::api::Api::linked()).expect("registered");
+        let asked = Asked { config: Config::default(), immutable: false };
+        let mut memory = [0usize; size_of::<OurFile>() / size_of::<usize>()];
+        let file = memory.as_mut_ptr().cast::<sqlite3_file>();
+        // SAFETY: memory of the right size, used as SQLite would: open, some calls, close.
+        unsafe {
+            install(file, Conn::new(instance, Path::new("/nowhere/x.db"), asked, false, None));
+            assert!(is_ours(file));
+            assert_eq!(x_sync(file, 2), SQLITE_OK);
+            assert_eq!(call(file, |_| std::panic::panic_any("on purpose")), SQLITE_IOERR);
+            let mut size = 0;
+            assert_eq!(x_file_size(file, &mut size), SQLITE_IOERR);
+            assert_eq!(x_lock(file, SQLITE_LOCK_SHARED), SQLITE_IOERR);
+            assert_eq!(x_close(file), SQLITE_OK);
+        }
+    }
+}

@@ -298,3 +298,56 @@ fn a_symbolic_link_is_the_same_database() {
         assert_eq!(int(&db, "SELECT count(*) FROM t"), 6);
     });
 }
+
+#[test]
+fn p14_a_base_that_was_replaced_is_not_served_from_the_old_region() {
+    on_both(|site| {
+        let old = site.open();
+        old.execute_batch("CREATE TABLE old(x)").unwrap();
+        std::fs::remove_file(site.path()).unwrap();
+        let plain = site.stock();
+        plain.execute_batch("CREATE TABLE new(x); INSERT INTO new VALUES (1)").unwrap();
+        drop(plain);
+        let newer = site.open();
+        newer.busy_timeout(std::time::Duration::ZERO).unwrap();
+        match newer.query_row("SELECT count(*) FROM sqlite_schema WHERE name='new'", (), |row| row.get::<_, i64>(0)) {
+            Ok(count) => assert_eq!(count, 1, "another database's content"),
+            Err(error) => assert_ne!(code(&error), ffi::SQLITE_NOTADB),
+        }
+        // What is written to the old one goes nowhere near the new one.
+        let _ = old.execute_batch("INSERT INTO old VALUES (1)");
+        drop(newer);
+        drop(old);
+        let view = site.stock();
+        assert_eq!(int(&view, "SELECT count(*) FROM new"), 1);
+        check(&view);
+    });
+}
+
+#[test]
+fn errors_can_be_asked_for() {
+    let site = Site::new(Medium::File);
+    let uri = format!("file:{}?vfs=nvlite&medium=tape", site.path().display());
+    assert_eq!(refused(&uri), ffi::SQLITE_CANTOPEN);
+    // SAFETY: a registered VFS, and as many bytes as are said.
+    let text = unsafe {
+        let vfs = ffi::sqlite3_vfs_find(c"nvlite".as_ptr());
+        let mut buffer = [0u8; 300];
+        ((*vfs).xGetLastError.unwrap())(vfs, 300, buffer.as_mut_ptr().cast());
+        std::ffi::CStr::from_bytes_until_nul(&buffer).unwrap().to_string_lossy().into_owned()
+    };
+    assert!(text.contains("medium") && text.contains("tape") && text.contains("app.db"), "{text}");
+}
+
+#[test]
+fn shared_cache() {
+    on_both(|site| {
+        let uri = format!("{}&cache=shared", site.uri("app.db"));
+        let (a, b) = (open_uri(&uri, READ_WRITE).unwrap(), open_uri(&uri, READ_WRITE).unwrap());
+        a.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+        b.execute_batch("PRAGMA synchronous=NORMAL; INSERT INTO t VALUES (2)").unwrap();
+        drop(a);
+        b.execute_batch("INSERT INTO t VALUES (3)").unwrap();
+        assert_eq!(int(&site.open(), "SELECT sum(x) FROM t"), 6);
+    });
+}
