@@ -167,6 +167,31 @@ fn a_writer_killed_beside_a_living_reader() {
     }
 }
 
+#[test]
+fn the_newest_sqlite_loads_it_too() {
+    // The SQLite of this program, in which nobody has registered a linked copy.
+    let site = Site::new("ram");
+    let loader = Connection::open_in_memory().unwrap();
+    // SAFETY: the library of this build.
+    unsafe {
+        loader.load_extension_enable().unwrap();
+        loader.load_extension(library(), None::<&str>).unwrap();
+        loader.load_extension(library(), None::<&str>).unwrap();
+    }
+    let db = Connection::open(site.uri()).unwrap();
+    db.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(
+        db.query_row("SELECT nvlite_version()", (), |row| row.get::<_, String>(0)).unwrap(),
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(
+        loader.query_row("SELECT nvlite_version()", (), |row| row.get::<_, String>(0)).unwrap(),
+        env!("CARGO_PKG_VERSION")
+    );
+    drop(db);
+    assert_eq!(site.leftovers(), 0);
+}
+
 /// Runs as an ordinary user: root may do everything. `None` if we are not root ourselves.
 fn as_nobody(site: &Site, uri: &str, script: &str) -> Option<String> {
     // SAFETY: no arguments, no state.

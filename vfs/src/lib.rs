@@ -1,11 +1,24 @@
 //! nvlite as a VFS of SQLite.
 //!
-//! A Rust program that links SQLite calls [`open`], or [`register`] and then opens `file:app.db?vfs=nvlite` as it likes.
-//! A program that loads SQLite's extensions at run time uses the library that `nvlite-ext` builds on [`load`].
+//! A Rust program that links SQLite calls [`open()`], or [`register`] and then opens `file:app.db?vfs=nvlite` as it likes.
+//! A program that loads SQLite's extensions at run time uses the library that `nvlite-ext` builds on [`load()`].
 //!
-//! How SQLite's calls are served: [`vfs`](mod@vfs) decides whether a file is ours; [`file`] is a connection's database
-//! file, which attaches to the engine through [`registry`] at its first lock; [`base`] lets the engine reach the base
-//! file through the default VFS; [`error`] turns what goes wrong into SQLite's codes.
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("app.db");
+//! let db = nvlite_vfs::open(&path)?;
+//! db.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)")?;
+//! let mode = db.query_row("PRAGMA journal_mode", (), |row| row.get::<_, String>(0))?;
+//! assert_eq!(mode, "memory");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! How SQLite's calls are served: `vfs` decides whether a file is ours; `file` is a connection's database file, which
+//! attaches to the engine through `registry` at its first lock; `base` lets the engine reach the base file through the
+//! default VFS; `error` turns what goes wrong into SQLite's codes; `sql` is what can be asked in SQL.
+//!
+//! Two limits come with the journal in memory (SQLite's own rules): VACUUM does not change the page size, and a backup into
+//! a database that has another page size is refused.
 #![deny(unsafe_code)]
 
 mod api;

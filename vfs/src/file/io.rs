@@ -9,7 +9,7 @@ impl Conn {
     /// xRead. "If xRead() returns SQLITE_IOERR_SHORT_READ it must also fill in the unread portions of the buffer with zeros."
     pub(super) fn read(&mut self, offset: u64, into: &mut [u8]) -> Outcome {
         let found = if self.link.is_none() && offset == 0 && into.len() <= HEADER && !self.asked.immutable {
-            self.read_header(into)?
+            self.read_unlocked(into)?
         } else {
             self.session()?.read(offset, into)?
         };
@@ -20,10 +20,12 @@ impl Conn {
         if found < into.len() { Err(Failure::Code(SQLITE_IOERR_SHORT_READ)) } else { Ok(()) }
     }
 
-    /// The read at open, without a lock: SQLite takes page size and reserved bytes from it, and asks again under a lock.
-    fn read_header(&mut self, into: &mut [u8]) -> Outcome<usize> {
+    /// The read at open, without a lock: SQLite takes page size and reserved bytes from it, and asks again under a lock. It
+    /// does not attach: that may have to wait, and nothing waits here.
+    fn read_unlocked(&mut self, into: &mut [u8]) -> Outcome<usize> {
         let mut header = match self.header.take() {
             Some(header) => header,
+            None if self.is_attached_here()? => return Ok(self.session()?.read(0, into)?),
             None => self.base().header()?.0,
         };
         if header.iter().all(|b| *b == 0) {

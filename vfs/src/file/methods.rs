@@ -230,6 +230,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
+    #[expect(clippy::panic, reason = "what is tested")]
     fn a_panic_is_an_error_and_the_handle_is_of_no_use_any_more() {
         let instance = instance::register(crate::api::Api::linked()).expect("registered");
         let asked = Asked { config: Config::default(), immutable: false };
@@ -240,7 +241,7 @@ mod tests {
             install(file, Conn::new(instance, Path::new("/nowhere/x.db"), asked, false, None));
             assert!(is_ours(file));
             assert_eq!(x_sync(file, 2), SQLITE_OK);
-            assert_eq!(call(file, |_| std::panic::panic_any("on purpose")), SQLITE_IOERR);
+            assert_eq!(call(file, |_| panic!("on purpose")), SQLITE_IOERR);
             let mut size = 0;
             assert_eq!(x_file_size(file, &mut size), SQLITE_IOERR);
             assert_eq!(x_lock(file, SQLITE_LOCK_SHARED), SQLITE_IOERR);

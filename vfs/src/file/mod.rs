@@ -135,6 +135,12 @@ impl Conn {
         self.level >= Level::Reserved || self.link.as_ref().is_some_and(|link| link.session.is_writing())
     }
 
+    /// True if another connection of this process has attached to the database.
+    fn is_attached_here(&self) -> Outcome<bool> {
+        let identity = self.base().identity()?;
+        Ok(identity.is_some_and(|(device, inode)| registry::is_attached(Key { device, inode })))
+    }
+
     fn base(&self) -> VfsBase {
         VfsBase::new(self.instance, &self.path)
     }
