@@ -9,6 +9,9 @@
 //!   GRANTED(slot, gen)  --- try_hold: that one; anyone after 5 ms, or if it is dead
 //! ```
 //!
+//! Instead of granting it, a release now and then leaves the lock for a moment to connections that do not sleep through us (LEFT):
+//! only those take it then, who else would come first by being faster; afterwards the head of the queue.
+//!
 //! Beside its state the word remembers a holder that died (`dead`) until [`WriterLock::repair_done`], through any number of
 //! further deaths: the one compare-and-swap that takes the lock from the dead is also the one that remembers.
 
@@ -27,7 +30,7 @@ pub(super) const MS: u64 = 1_000_000;
 pub const GRANT_EXPIRES: Duration = Duration::from_millis(5);
 pub(super) const EXPIRES: u64 = 5 * MS;
 /// How long, and how often at most, the lock is left free for connections that do not sleep through us.
-pub(super) const LEFT_FREE: u64 = 2 * MS;
+const LEFT_FREE: u64 = 2 * MS;
 const LEFT_FREE_EVERY: u64 = 20 * MS;
 /// A refused connection that was not seen for so long has given up.
 pub(super) const GIVEN_UP: u64 = 1000 * MS;
@@ -118,6 +121,9 @@ impl WriterLock {
             let word = self.load();
             let dead = match word.state() {
                 State::Free => word.dead(),
+                State::Left if slots.get(me).kind() == SLEEPS_ELSEWHERE || self.left_for(clock::now()) == 0 => {
+                    word.dead()
+                }
                 State::Granted(other) if other == mine || self.is_lapsed(slots, other, live) => word.dead(),
                 State::Held(other) if other != mine && !slots.is_alive(other, live) => {
                     Some(word.dead().unwrap_or(other.slot))
@@ -198,10 +204,9 @@ impl WriterLock {
             let now = clock::now();
             if may_leave_free && self.should_leave_free(slots, head, now) {
                 self.left_at.store(now, Ordering::Relaxed);
-                if word == free || self.swap(word, free) {
-                    // It comes for the lock when the time is over.
-                    wake(head);
-                }
+                self.swap(word, Word::new(State::Left, dead));
+                // It comes for the lock when the time is over.
+                wake(head);
                 return;
             }
             // Passed: it gets no second grant before it has run, so that one that is stopped or dead delays the queue once only.
@@ -224,11 +229,16 @@ impl WriterLock {
         let since = head.place_since.load(Ordering::Relaxed);
         slots.used().any(|(_, slot)| {
             let last = slot.refused_last.load(Ordering::Relaxed);
-            slot.sleeps.load(Ordering::Relaxed) == SLEEPS_ELSEWHERE
+            slot.kind() == SLEEPS_ELSEWHERE
                 && last != 0
                 && now.wrapping_sub(last) < GIVEN_UP
                 && slot.refused_since.load(Ordering::Relaxed) < since
         })
+    }
+
+    /// For how many nanoseconds more a lock that was left is left.
+    pub(super) fn left_for(&self, now: u64) -> u64 {
+        LEFT_FREE.saturating_sub(now.wrapping_sub(self.left_at.load(Ordering::Relaxed)))
     }
 
     /// True if a grant is not kept any longer.

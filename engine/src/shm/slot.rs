@@ -208,6 +208,11 @@ impl Slot {
         last != 0 && !slept && now.wrapping_sub(last) < 1_000_000_000
     }
 
+    /// Whether the connection's busy handler is known to sleep elsewhere.
+    pub(super) fn kind(&self) -> u32 {
+        self.sleeps.load(Ordering::Relaxed) & SLEEPS_ELSEWHERE
+    }
+
     /// Forgets everything but owner and read sequence. For the owner, when it takes or gives up the slot.
     pub(super) fn clear(&self) {
         let seq = self.seq.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@
 use super::clock;
 use super::futex;
 use super::liveness::Liveness;
-use super::queue::{EXPIRES, GIVEN_UP, LEFT_FREE, MS, WriterLock, asleep};
+use super::queue::{EXPIRES, GIVEN_UP, MS, WriterLock, asleep};
 use super::slot::{ASLEEP, AWAKE, SLEEPS_ELSEWHERE, SLEPT, Slot, SlotNo};
 use super::slots::Slots;
 use super::word::{State, Word};
@@ -97,12 +97,8 @@ impl WriterLock {
             let mut dead = word.dead();
             match word.state() {
                 State::Granted(to) | State::Held(to) if to == mine => return Look::Granted,
-                State::Free => {
-                    let left_at = self.left_at.load(Ordering::Relaxed);
-                    let since = now.wrapping_sub(left_at);
-                    if left_at != 0 && since < LEFT_FREE {
-                        return Look::Sleep(LEFT_FREE - since);
-                    }
+                State::Left if self.left_for(now) != 0 => return Look::Sleep(self.left_for(now).max(1)),
+                State::Free | State::Left => {
                     if !my_turn {
                         return Look::Sleep(SLICE_FRONT);
                     }
@@ -130,7 +126,7 @@ impl WriterLock {
     /// The end of a wait whose time was up: true if the grant came at the last moment.
     fn leave(&self, slots: &Slots, me: SlotNo) -> bool {
         let word = self.load();
-        if word.state() == State::Free {
+        if matches!(word.state(), State::Free | State::Left) {
             // It may have been left free for us to come back to.
             self.hand_over(slots, word, false);
         }

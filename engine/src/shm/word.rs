@@ -19,6 +19,8 @@ pub struct Holder {
 pub(super) enum State {
     /// Nobody's.
     Free,
+    /// Nobody's, and for a moment only for connections that do not sleep through us.
+    Left,
     /// Reserved for a waiter that has not taken it yet.
     Granted(Holder),
     /// Taken.
@@ -29,7 +31,7 @@ pub(super) enum State {
 ///
 /// | bits   | meaning |
 /// | ------ | ------- |
-/// | 0..2   | 0 free, 1 granted, 2 held |
+/// | 0..2   | 0 free, 1 granted, 2 held, 3 left |
 /// | 2..16  | slot of the holder |
 /// | 16..30 | slot + 1 of a dead holder whose remains are not settled yet; 0 none |
 /// | 32..64 | generation of the holder's slot |
@@ -42,8 +44,10 @@ const _: () = assert!((MAX_SLOTS as u64) < SLOT_MASK);
 
 impl Word {
     pub fn new(state: State, dead: Option<SlotNo>) -> Word {
+        let nobody = Holder { slot: SlotNo(0), generation: 0 };
         let (tag, holder) = match state {
-            State::Free => (0, Holder { slot: SlotNo(0), generation: 0 }),
+            State::Free => (0, nobody),
+            State::Left => (3, nobody),
             State::Granted(h) => (1, h),
             State::Held(h) => (2, h),
         };
@@ -57,7 +61,8 @@ impl Word {
         match self.0 & 3 {
             0 => State::Free,
             1 => State::Granted(holder),
-            _ => State::Held(holder),
+            2 => State::Held(holder),
+            _ => State::Left,
         }
     }
 
@@ -85,7 +90,7 @@ mod tests {
     #[test]
     fn a_word_keeps_all_it_was_given() {
         let last = Holder { slot: SlotNo(MAX_SLOTS - 1), generation: u32::MAX };
-        for state in [State::Free, State::Granted(last), State::Held(last)] {
+        for state in [State::Free, State::Left, State::Granted(last), State::Held(last)] {
             for dead in [None, Some(SlotNo(0)), Some(SlotNo(MAX_SLOTS - 1))] {
                 let word = Word::new(state, dead);
                 assert_eq!((word.state(), word.dead()), (state, dead));
