@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::cli::Compare;
-use crate::crew::Crew;
+use crate::crew::{Counts, Crew};
 use crate::error::{Context, Error, Result};
 use crate::machine::{Machine, Versions};
 use crate::place::Place;
@@ -18,8 +18,6 @@ use crate::systems::{Instance, PAGE_SIZE, System};
 use crate::turns::{self, Contestant};
 use crate::workloads::Plan;
 use crate::{chart, syscalls, table};
-
-type Counts = BTreeMap<String, f64>;
 
 /// Runs the comparison and prints the table; files are written if asked for.
 pub fn run(run: &Compare) -> Result<()> {
@@ -60,16 +58,13 @@ fn measure(run: &Compare) -> Result<Report> {
     }
     std::fs::remove_file(&source).map_err(|error| Error::io(&source, error))?;
 
-    let observers: Vec<Option<Connection>> = instances.iter().map(observer).collect::<Result<_>>()?;
-    let read_counts = || observers.iter().map(|observer| observer.as_ref().map(statistics).unwrap_or_default());
     let mut quiet = Quiet::new(place.path(), run.job.medium)?;
-    let mut before: Vec<Counts> = Vec::new();
     bar.set_message("running by turns");
     let length = Duration::from_millis(u64::from(run.slice_ms()));
-    let started = || before = read_counts().collect();
-    turns::run(&mut contestants, &plan, (run.warmup(), run.rounds()), length, &mut quiet, &bar, started)?;
-    let after: Vec<Counts> = read_counts().collect();
-    drop(observers);
+    turns::run(&mut contestants, &plan, run.warmup(), length, &mut quiet, &bar)?;
+    let before = counters(&contestants)?;
+    turns::run(&mut contestants, &plan, run.rounds(), length, &mut quiet, &bar)?;
+    let after = counters(&contestants)?;
 
     let mut figures = Vec::new();
     let mut slices = Vec::new();
@@ -122,19 +117,9 @@ fn check(instance: &Instance, connections: Vec<Connection>, plan: &Plan, committ
     plan.check(&stock, committed).map_err(refused)
 }
 
-/// A connection that asks for nvlite's counters.
-fn observer(instance: &Instance) -> Result<Option<Connection>> {
-    if instance.system == System::Nvlite { instance.connect().map(Some) } else { Ok(None) }
-}
-
-/// The numbers in `nvlite_stat`; none where there is no such table.
-fn statistics(conn: &Connection) -> Counts {
-    let read = || -> rusqlite::Result<Counts> {
-        let mut statement = conn.prepare("SELECT name, value FROM nvlite_stat WHERE typeof(value) <> 'text'")?;
-        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        rows.collect()
-    };
-    read().unwrap_or_default()
+/// Every system's own counters, up to now.
+fn counters(contestants: &[Contestant]) -> Result<Vec<Counts>> {
+    contestants.iter().map(|contestant| contestant.crew.counters()).collect()
 }
 
 fn difference(before: &Counts, mut after: Counts) -> Counts {

@@ -1,5 +1,6 @@
 //! The threads of one system: each owns a connection, sleeps until its system's turn, and works until the turn ends.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use crate::workloads::{Plan, Worker, rows};
 
 /// Latencies in nanoseconds, to three digits.
 pub type Latencies = Histogram<u64>;
+
+/// A system's own counters by name.
+pub type Counts = BTreeMap<String, f64>;
 
 /// What one thread did in a turn.
 #[derive(Clone, Debug)]
@@ -34,12 +38,14 @@ enum Order {
     Count { transactions: u64 },
     ForgetLatencies,
     Tidy,
+    ReadCounters,
 }
 
 enum Answer {
     Ready,
     Worked(Shift),
     Tidied(bool),
+    Counters(Counts),
 }
 
 /// The threads.
@@ -68,7 +74,7 @@ impl Crew {
             crew.orders.push(order);
             crew.threads.push(std::thread::spawn(move || {
                 let latencies = match plan.worker(&conn, queue, id) {
-                    Ok(mut worker) => serve(&mut *worker, plan.labels().len(), &orders, &answer),
+                    Ok(mut worker) => serve(&conn, &mut *worker, plan.labels().len(), &orders, &answer),
                     Err(error) => Err(error),
                 };
                 match latencies {
@@ -107,6 +113,12 @@ impl Crew {
     pub fn tidy(&self) -> Result<bool> {
         self.send(&self.orders[0], Order::Tidy);
         Ok(matches!(self.answer()?, Answer::Tidied(true)))
+    }
+
+    /// What the system counts by itself, read on a working connection: one more might change what is measured.
+    pub fn counters(&self) -> Result<Counts> {
+        self.send(&self.orders[0], Order::ReadCounters);
+        if let Answer::Counters(counts) = self.answer()? { Ok(counts) } else { Ok(Counts::new()) }
     }
 
     /// Ends the threads; returns their connections, and the latencies by label.
@@ -155,6 +167,7 @@ impl Crew {
 
 /// A thread's life between its first and its last order.
 fn serve(
+    conn: &Connection,
     worker: &mut dyn Worker,
     labels: usize,
     orders: &Receiver<Order>,
@@ -172,9 +185,20 @@ fn serve(
             }
             Order::ForgetLatencies => latencies.iter_mut().for_each(Latencies::reset),
             Order::Tidy => tell(Answer::Tidied(worker.tidy()?)),
+            Order::ReadCounters => tell(Answer::Counters(counters(conn))),
         }
     }
     Ok(latencies)
+}
+
+/// The numbers in `nvlite_stat`; none where there is no such table.
+fn counters(conn: &Connection) -> Counts {
+    let read = || -> rusqlite::Result<Counts> {
+        let mut statement = conn.prepare("SELECT name, value FROM nvlite_stat WHERE typeof(value) <> 'text'")?;
+        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    };
+    read().unwrap_or_default()
 }
 
 fn shift(

@@ -89,24 +89,19 @@ impl Contestant {
     }
 }
 
-/// Runs the rounds; the first `warmup` of them leave no figures. `started` is called between the two.
+/// Runs so many rounds; the slices of earlier ones are forgotten, and their latencies.
 pub fn run(
     contestants: &mut [Contestant],
     plan: &Plan,
-    (warmup, rounds): (u32, u32),
+    rounds: u32,
     length: Duration,
     quiet: &mut Quiet,
     bar: &ProgressBar,
-    started: impl FnOnce(),
 ) -> Result<()> {
-    for round in 0..warmup {
-        for index in order(round, contestants.len()) {
-            contestants[index].turn(plan, length, quiet)?;
-            bar.inc(1);
-        }
+    for contestant in &mut *contestants {
+        contestant.slices.clear();
+        contestant.crew.forget_latencies();
     }
-    contestants.iter().for_each(|contestant| contestant.crew.forget_latencies());
-    started();
     for round in 0..rounds {
         for index in order(round, contestants.len()) {
             let slice = contestants[index].turn(plan, length, quiet)?;
