@@ -7,11 +7,11 @@ use nvlite_engine::{MediumKind, Result, Session, Store};
 use nvlite_tests::plain_base::PlainBase;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 const PAGE: usize = 4096;
-/// Pages of the database when it is fully grown.
-const PAGES: u64 = 256;
+/// Pages of the database when it is fully grown: eight times the fast tier, so that pages are purged and come back.
+const PAGES: u64 = 2048;
+const FAST_TIER: u64 = 1 << 20;
 /// Where the number of the newest transaction stands: the first bytes of page 2.
 const NUMBER: u64 = PAGE as u64;
 
@@ -19,13 +19,13 @@ fn base(dir: &Path) -> PathBuf {
     dir.join("app.db")
 }
 
-/// Attaches with the medium left to detection, which must find `dax` here.
-fn attach(dir: &Path) -> Finding<Arc<Store>> {
-    let options = Options { medium: None, region_dir: None, region: 8 << 20, keep_region: false, read_only: false };
+/// Attaches to the database on `medium`; `None` leaves it to detection, which must find `dax` here.
+fn attach(dir: &Path, medium: Option<MediumKind>) -> Finding<Arc<Store>> {
+    let options = Options { medium, region_dir: None, region: FAST_TIER, keep_region: false, read_only: false };
     let store = Store::attach(Arc::new(PlainBase::new(&base(dir))), &options).map_err(|e| e.to_string())?;
-    match store.medium() {
-        MediumKind::Dax => Ok(store),
-        other => Err(format!("medium {other:?} was chosen on a DAX file system")),
+    match (store.medium(), medium.unwrap_or(MediumKind::Dax)) {
+        (found, expected) if found == expected => Ok(store),
+        (found, expected) => Err(format!("medium {found:?} was chosen instead of {expected:?}")),
     }
 }
 
@@ -48,8 +48,10 @@ fn writes(n: u64) -> Vec<(u64, Vec<u8>)> {
     if n.is_multiple_of(16) {
         list.push((at(some_page(13), 0), fill(4, PAGE)));
     }
-    if n.is_multiple_of(64) {
-        let many = 2..pages(n).min(60); // more than the gate takes in place (P2)
+    if n.is_multiple_of(10) {
+        // more than the gate takes in place (P2), and than there may be free blocks
+        let from = 2 + n * 3 % pages(n);
+        let many = from..pages(n).min(from + 90);
         list.extend(many.map(|page| (at(page, 0), fill(page, PAGE))));
     }
     list
@@ -109,8 +111,8 @@ fn transact(session: &mut Session, n: u64) -> Result<()> {
 }
 
 /// Goes on from the newest transaction, acknowledging each, until the machine dies.
-pub fn run(dir: &Path) -> Finding<String> {
-    let store = attach(dir)?;
+pub fn run(dir: &Path, medium: Option<MediumKind>) -> Finding<String> {
+    let store = attach(dir, medium)?;
     let endless = || -> Result<()> {
         let mut session = store.session()?;
         let mut n = newest(&mut session)?;
@@ -122,9 +124,6 @@ pub fn run(dir: &Path) -> Finding<String> {
             session.end_write();
             session.end_read();
             println!("ACK store {n} jci={jci}");
-            if n.is_multiple_of(500) {
-                std::thread::sleep(Duration::from_millis(50)); // lets a retirement begin
-            }
         }
     };
     endless().map(|()| String::new()).map_err(|e| e.to_string())
@@ -153,8 +152,8 @@ fn compare(what: &str, got: &[u8], n: u64) -> Finding {
 
 /// The reopened database is the state of one transaction, not older than the last one acknowledged; and after a clean
 /// close the base file alone is the same.
-pub fn verify(dir: &Path, acked: u64) -> Finding<String> {
-    let store = attach(dir)?;
+pub fn verify(dir: &Path, medium: Option<MediumKind>, acked: u64) -> Finding<String> {
+    let store = attach(dir, medium)?;
     let look = || -> Result<(u64, Vec<u8>)> {
         let mut session = store.session()?;
         let n = newest(&mut session)?;
