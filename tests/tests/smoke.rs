@@ -1,4 +1,5 @@
 //! Transactions through Store and Session over real files.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::{Durability, MediumKind, Options, Store};
 use nvlite_tests::plain_base::PlainBase;

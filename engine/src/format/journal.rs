@@ -29,7 +29,7 @@ pub const HEADER: usize = 32;
 pub const BODY: usize = SLOT - HEADER;
 /// Most parts of one commit.
 pub const MAX_PARTS: usize = u16::MAX as usize;
-const _: () = assert!(HEADER + BODY == SLOT && SLOT % 64 == 0 && HEADER % 8 == 0);
+const _: () = assert!(HEADER + BODY == SLOT && SLOT.is_multiple_of(64) && HEADER.is_multiple_of(8));
 
 /// What a group says about its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -65,7 +65,7 @@ pub struct Virt {
     pub until: AtomicU64,
     pub named: AtomicU64,
 }
-const _: () = assert!(size_of::<Virt>() == 64 && GATE_PAGES > 0 && MAX_PAGE_SIZE as usize % 64 == 0);
+const _: () = assert!(size_of::<Virt>() == 64 && GATE_PAGES > 0 && MAX_PAGE_SIZE.is_multiple_of(64));
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
