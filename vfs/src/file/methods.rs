@@ -230,7 +230,6 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    #[expect(clippy::panic, reason = "what is tested")]
     fn a_panic_is_an_error_and_the_handle_is_of_no_use_any_more() {
         let instance = instance::register(crate::api::Api::linked()).expect("registered");
         let asked = Asked { config: Config::default(), immutable: false };

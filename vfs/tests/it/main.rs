@@ -10,5 +10,6 @@ mod pragmas;
 mod snapshots;
 mod sql;
 mod stock;
+mod stress;
 mod support;
 mod transactions;
