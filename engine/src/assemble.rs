@@ -183,6 +183,13 @@ impl Engine {
         let Parts { region, cold, base, segment, liveness, .. } = parts;
         let superblock = region.superblock()?;
         let layout = Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_)));
+        let known = Layout::new(superblock.budget, superblock.page_size, layout.blocks_inside);
+        let whole = if superblock.page_size == 0 { layout.entries_at() } else { known.len() };
+        let len = region.len()?;
+        if len < whole {
+            let detail = format!("{len} bytes of {whole}: it was cut");
+            return Err(crate::base::Error::corrupt(region.path(), "region", detail));
+        }
         let places = Places::new(&layout);
         let shared = Arc::new(Shared::new(Arc::new(segment), places, region.path())?);
         if let Region::Disk(_) = region {

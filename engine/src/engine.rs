@@ -55,6 +55,17 @@ impl Region {
         Ok(())
     }
 
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn len(&self) -> Result<u64> {
+        match self {
+            Region::Pmem(p) => Ok(p.len()),
+            Region::Disk(d) => d.len(),
+        }
+    }
+
     /// Reads the superblock that holds.
     pub fn superblock(&self) -> Result<Superblock> {
         let (mut a, mut b) = (vec![0; superblock::SIZE], vec![0; superblock::SIZE]);

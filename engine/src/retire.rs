@@ -185,23 +185,20 @@ impl Engine {
         let mut pins = Vec::new();
         self.shared.slots().pins(&mut pins);
         let oldest = pins.iter().copied().min().map_or(pin, Jci).min(pin);
-        let mut saved = false;
         for &(_, page, virt) in wanted.iter().filter(|w| w.2.birth() > oldest) {
             if self.home_needed(page, virt.birth(), &pins) {
                 if !holding {
                     return Ok(None);
                 }
                 self.save_home(page, base)?;
-                saved = true;
             }
         }
-        if saved {
-            // a read of an old home may be in progress (P12)
-            let mut grace = Grace::begin(self.shared.slots());
-            while !grace.passed(self.shared.slots()) {
-                self.check()?;
-                std::thread::sleep(std::time::Duration::from_micros(50));
-            }
+        // a read that found a page at home, before it was brought in or saved, may still be in progress (P12)
+        let mut grace = Grace::begin(self.shared.slots());
+        while !grace.passed(self.shared.slots()) {
+            self.check()?;
+            self.shared.slots().reap_dead(&self.live);
+            std::thread::sleep(std::time::Duration::from_micros(50));
         }
         let mut run: Vec<u8> = Vec::new();
         let mut run_at = 0u64;

@@ -426,7 +426,20 @@ impl Session {
             self.set.end = Some(self.set.end.unwrap_or(0).max(page));
             done += n;
         }
-        Ok(())
+        self.follow_header()
+    }
+
+    /// While the database has no page size, the write set is kept in pages of the size that its own page 1 says.
+    fn follow_header(&mut self) -> Result<()> {
+        if self.page_size().is_some() || self.set.get(PAGE_ONE).is_none() {
+            return Ok(());
+        }
+        let mut header = [0u8; mark::HEADER];
+        self.read_in_page(PAGE_ONE, 0, &mut header)?;
+        match mark::page_size(&header) {
+            Some(size) if size != self.provisional => self.repage(size),
+            _ => Ok(()),
+        }
     }
 
     fn write_in_page(&mut self, page: PageNo, page_size: u32, within: usize, bytes: &[u8]) -> Result<()> {
@@ -536,18 +549,12 @@ impl Session {
         Ok(())
     }
 
-    /// Fixes the page size of a new database by its first page (P1: all of it may have been written in other units).
+    /// Fixes the page size of a new database: what its first page says by now (see [`write`](Self::write)).
     fn settle_page_size(&mut self) -> Result<()> {
         if self.page_size().is_some() {
             return Ok(());
         }
-        let mut header = [0u8; mark::HEADER];
-        self.read_in_page(PAGE_ONE, 0, &mut header)?;
-        let size = mark::page_size(&header).unwrap_or(self.provisional);
-        if size != self.provisional {
-            self.repage(size)?;
-        }
-        self.store.engine().fix_page_size(size)
+        self.store.engine().fix_page_size(self.provisional)
     }
 
     fn repage(&mut self, size: u32) -> Result<()> {

@@ -60,13 +60,15 @@ fn fork_and_wait(dir: &Path) {
     // SAFETY: the child calls only alarm and pause, and looks at one word.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let code = if guard.in_child() { 0 } else { 1 };
+        // SAFETY: calls that are allowed after fork; the child never leaves this block.
         unsafe {
-            libc::alarm(120);
-            while code == 0 {
-                libc::pause();
+            if guard.in_child() {
+                libc::alarm(120);
+                loop {
+                    libc::pause();
+                }
             }
-            libc::_exit(code);
+            libc::_exit(1);
         }
     }
     assert!(!guard.in_child(), "the parent is no child");
@@ -236,6 +238,7 @@ fn a_child_knows_that_it_is_one_and_can_begin_anew() {
     if child == 0 {
         let anew = ForkGuard::new();
         let right = guard.in_child() && anew.is_ok_and(|new| !new.in_child() && guard.in_child());
+        // SAFETY: ends the child without running what belongs to the parent.
         unsafe { libc::_exit(if right { 0 } else { 1 }) };
     }
     let mut status = 0;

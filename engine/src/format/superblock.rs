@@ -129,6 +129,9 @@ impl Superblock {
         if page_size != 0 && !(page_size.is_power_of_two() && (512..=65536).contains(&page_size)) {
             return Err(FormatError::OutOfRange("the page size"));
         }
+        if !(1 << 16..=1 << 46).contains(&get_u64(b, 56)) {
+            return Err(FormatError::OutOfRange("the budget"));
+        }
         let path_len = usize::from(get_u16(b, 66));
         if path_len > PATH_MAX {
             return Err(FormatError::OutOfRange("the length of a path"));

@@ -24,30 +24,35 @@ const CLEAR: usize = 512;
 
 /// What readers pin, gathered once per commit.
 #[derive(Default, Debug)]
-pub struct Pins(Vec<u64>);
+pub struct Pins {
+    pins: Vec<u64>,
+    /// Readers to come pin this or newer; `None` if they will only see the commit that is being made.
+    visible: Option<Jci>,
+}
 
 impl Pins {
-    /// Gathers the pins of all slots but one's own (as raw JCIs), and `visible` where that counts as one.
+    /// Gathers the pins of all slots but one's own, and `visible` unless it moves with the commit, behind the gate.
     pub fn gather(&mut self, pages: &Pages, except: crate::shm::SlotNo, visible: Option<Jci>) {
         // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2)
         fence(Ordering::SeqCst);
-        pages.shared.slots().pins_of_others(except, &mut self.0);
-        self.0.extend(visible.map(|v| v.0));
-        self.0.sort_unstable();
-        self.0.dedup();
+        pages.shared.slots().pins_of_others(except, &mut self.pins);
+        self.pins.extend(visible.map(|v| v.0));
+        self.pins.sort_unstable();
+        self.pins.dedup();
+        self.visible = visible;
     }
 
-    /// Whether some pin lies in `[from, to)`.
+    /// Whether some pin lies in `[from, to)`, or may come to: `visible` is going to pass through all that lies above it.
     #[must_use]
     pub fn within(&self, from: Jci, to: Jci) -> bool {
-        let i = self.0.partition_point(|&p| p < from.0);
-        self.0.get(i).is_some_and(|&p| p < to.0)
+        let i = self.pins.partition_point(|&p| p < from.0);
+        self.visible.is_some_and(|v| to > v) || self.pins.get(i).is_some_and(|&p| p < to.0)
     }
 
     /// Whether some pin is older than `jci`.
     #[must_use]
     pub fn below(&self, jci: Jci) -> bool {
-        self.0.first().is_some_and(|&p| p < jci.0)
+        self.pins.first().is_some_and(|&p| p < jci.0)
     }
 }
 
