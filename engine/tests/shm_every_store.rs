@@ -10,6 +10,10 @@ mod shm_common;
 use nvlite_engine::base::Jci;
 use nvlite_engine::shm::{Hold, Lock, PinAt, Pinned, SlotNo};
 use shm_common::{Actor, SOON, World, eventually, role as my_role, say};
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What of the mapping is watched: the header and some slots.
@@ -20,8 +24,7 @@ const WATCHED: usize = 4096 + 16 * 128;
 fn role() {
     let Some((name, dir)) = my_role() else { return };
     let w = World::join(&dir);
-    w.slots.inherit(&w.live);
-    let me = w.claim();
+    let me = if name == "attach" { None } else { Some(w.claim()) };
     // SAFETY: our parent is the test that asked for it; the calls touch no memory.
     let tid = unsafe {
         assert_eq!(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0), 0);
@@ -29,7 +32,10 @@ fn role() {
     };
     say(tid);
     stop();
-    act(&name, &w, me);
+    match me {
+        Some(me) => act(&name, &w, me),
+        None => attach(&w),
+    }
     stop();
 }
 
@@ -38,11 +44,22 @@ fn stop() {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::gettid(), libc::SIGSTOP) };
 }
 
+fn attach(w: &World) {
+    w.slots.inherit(&w.live);
+    let me = w.claim();
+    w.slots.release(me);
+}
+
 fn act(name: &str, w: &World, me: SlotNo) {
     let (queue, slot) = (w.queue(), w.slots.get(me));
     match name {
         "hold and release" => {
             assert_eq!(queue.try_hold(&w.slots, me, &w.live), Hold::Held);
+            queue.release(&w.slots, me);
+        }
+        "hand over" => {
+            assert_eq!(queue.try_hold(&w.slots, me, &w.live), Hold::Held);
+            while queue.waiting(&w.slots) == 0 {}
             queue.release(&w.slots, me);
         }
         "lead" => {
@@ -82,7 +99,7 @@ fn act(name: &str, w: &World, me: SlotNo) {
             queue.release(&w.slots, me);
         }
         "claim and reap" => {
-            // The first slot is the dead one's.
+            // Our own slot was one of the dead, this is another, and a third is reaped.
             let other = w.claim();
             w.slots.release(other);
             w.slots.reap_dead(&w.live);
@@ -114,17 +131,26 @@ fn kill_at(w: &World, mut victim: Actor, n: usize) -> bool {
         // SAFETY: the victim is stopped, and this thread is its tracer.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, tid, 0, 0) }, 0);
         if wait() == libc::SIGSTOP {
-            victim.kill();
+            end(victim, tid);
             return false;
         }
         let now = watched(w);
         changes += usize::from(now != before);
         before = now;
         if changes == n {
-            victim.kill();
+            end(victim, tid);
             return true;
         }
     }
+}
+
+/// Kills the victim. Its traced thread is ours to bury, before the process can be.
+fn end(mut victim: Actor, tid: i32) {
+    victim.strike();
+    let mut status = 0;
+    // SAFETY: as in `kill_at`.
+    while unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) } == tid && libc::WIFSTOPPED(status) {}
+    victim.bury();
 }
 
 /// What must hold for `me` after any death.
@@ -169,7 +195,7 @@ fn survive(w: &World, me: SlotNo, second: SlotNo) {
 }
 
 /// Kills a victim at every store of `role`; `before` sets the stage each time.
-fn at_every_store(role: &str, before: impl Fn(&World, &std::path::Path, SlotNo), after: impl Fn(&World, SlotNo)) {
+fn at_every_store(role: &str, before: impl Fn(&World, &Path, SlotNo), after: impl Fn(&World, SlotNo)) {
     let dir = tempfile::tempdir().expect("a directory");
     let w = World::join(dir.path());
     w.clock().init(Jci(1));
@@ -189,11 +215,42 @@ fn at_every_store(role: &str, before: impl Fn(&World, &std::path::Path, SlotNo),
     eprintln!("{role}: {} deaths", n - 1);
 }
 
-fn nothing(_: &World, _: &std::path::Path, _: SlotNo) {}
+fn nothing(_: &World, _: &Path, _: SlotNo) {}
 
 #[test]
 fn of_one_that_holds_and_releases() {
     at_every_store("hold and release", nothing, |_, _| {});
+}
+
+#[test]
+fn of_one_that_hands_over_to_a_waiter() {
+    let (waiter, dead) = (RefCell::new(None), Arc::new(AtomicBool::new(false)));
+    let start = |_: &World, dir: &Path, _| {
+        dead.store(false, Ordering::Relaxed);
+        let (w, dead) = (World::join(dir), dead.clone());
+        *waiter.borrow_mut() = Some(std::thread::spawn(move || {
+            let me = w.claim();
+            // Not before the victim holds the lock, unless it never will.
+            while w.queue().holder().is_none() && !dead.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            loop {
+                match w.queue().try_hold(&w.slots, me, &w.live) {
+                    Hold::Held => break,
+                    Hold::HeldAfterDeath { .. } => break w.queue().repair_done(&w.slots, me),
+                    Hold::Busy => w.queue().wait(&w.slots, me, SOON, &w.live),
+                };
+            }
+            w.queue().release(&w.slots, me);
+            w.slots.release(me);
+        }));
+    };
+    let join = |_: &World, _| {
+        dead.store(true, Ordering::Relaxed);
+        let waiter = waiter.borrow_mut().take().expect("started");
+        waiter.join().expect("the waiter gets the lock, whenever the victim died");
+    };
+    at_every_store("hand over", start, join);
 }
 
 #[test]
@@ -213,7 +270,7 @@ fn of_a_reader() {
 
 #[test]
 fn of_a_waiter_for_a_held_lock() {
-    let hold = |w: &World, _: &std::path::Path, me| assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::Held);
+    let hold = |w: &World, _: &Path, me| assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::Held);
     at_every_store("wait in vain", hold, |w, me| w.queue().release(&w.slots, me));
 }
 
@@ -229,17 +286,29 @@ fn of_one_that_repairs_what_another_left() {
 
 #[test]
 fn of_one_that_claims_and_reaps() {
-    let leave_a_slot = |w: &World, dir: &std::path::Path, me| {
-        die_holding(dir);
-        let Hold::HeldAfterDeath { .. } = w.queue().try_hold(&w.slots, me, &w.live) else { unreachable!("one died") };
-        w.queue().repair_done(&w.slots, me);
-        w.queue().release(&w.slots, me);
-    };
-    at_every_store("claim and reap", leave_a_slot, |_, _| {});
+    at_every_store("claim and reap", |_, dir, _| die_reading(dir), |_, _| {});
+}
+
+#[test]
+fn of_one_that_attaches_under_a_dead_ones_number() {
+    at_every_store("attach", |_, dir, _| die_reading(dir), |_, _| {});
+}
+
+/// Another process dies with three connections that read.
+fn die_reading(dir: &Path) {
+    let w = World::join(dir);
+    for _ in 0..3 {
+        let me = w.claim();
+        let Pinned::At(_) = w.clock().pin(w.slots.get(me), PinAt::Visible, None, &|_| true) else {
+            unreachable!("open")
+        };
+        w.slots.get(me).begin_copy();
+        w.slots.get(me).add_fetch();
+    }
 }
 
 /// Another process takes the writer lock and dies.
-fn die_holding(dir: &std::path::Path) {
+fn die_holding(dir: &Path) {
     let w = World::join(dir);
     let me = w.claim();
     assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::Held);

@@ -121,8 +121,18 @@ impl Actor {
 
     /// Kills it, as a crash does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("a kill");
+        self.strike();
         self.child.wait().expect("its end");
+    }
+
+    /// Kills it, for a caller who has to [`bury`](Self::bury) it.
+    pub fn strike(&mut self) {
+        self.child.kill().expect("a kill");
+    }
+
+    /// Waits for the end of one who was struck, if nobody else has.
+    pub fn bury(&mut self) {
+        let _ = self.child.wait();
     }
 
     pub fn pid(&self) -> u32 {
