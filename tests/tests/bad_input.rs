@@ -14,6 +14,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// Regions are copied often.
+const SMALL: &str = "&region=1MiB";
+
 /// A database whose last process was killed.
 struct Left {
     system: System,
@@ -26,8 +29,9 @@ impl Left {
         log::listen();
         let scratch = system.scratch();
         let path = scratch.path("bank.db");
-        bank::found(&mut system.open(&path, 1000).expect("opens")).expect("founds");
+        bank::found(&mut system.open_with(&path, 1000, SMALL).expect("opens")).expect("founds");
         let mut child = Command::new(env!("CARGO_BIN_EXE_kill_worker"))
+            .env("NVLITE_REGION", "1MiB")
             .args([system.name(), path.to_str().expect("a plain path"), "1", "write", &seed.to_string()])
             .stdout(Stdio::piped())
             .spawn()
@@ -76,7 +80,7 @@ impl Case {
     /// Opens, reads everything, and holds it against the bank's own journal.
     fn outcome(&self, what: &str) -> Outcome {
         let all = || -> rusqlite::Result<Result<i64, String>> {
-            let mut db = self.system.open(&self.base, 1000)?;
+            let mut db = self.system.open_with(&self.base, 1000, SMALL)?;
             let said = integrity(&db)?;
             bank::view(&mut db)?;
             Ok(if said == "ok" { bank::audit(&mut db, &[]) } else { Err(said) })
@@ -98,8 +102,14 @@ impl Case {
             Outcome::Refused(code, text) => {
                 assert!(codes.contains(&code), "{:?}, {what}: {code:?} {text}", self.system);
                 let lines = log::lines(&file.display().to_string());
+                let nearby = log::lines(&self.base.display().to_string());
                 let told = lines.iter().any(|line| causes.iter().any(|cause| line.to_lowercase().contains(cause)));
-                assert!(told, "{:?}, {what}: the log names neither file nor cause: {lines:?}", self.system);
+                assert!(
+                    told,
+                    "{:?}, {what}: the log does not name the cause in {}: {nearby:?}",
+                    self.system,
+                    file.display()
+                );
             }
         }
     }
@@ -146,7 +156,12 @@ fn a_region_that_is_not_one_is_named() {
         case.refused("foreign region", UNUSABLE, &case.region, &["foreign", "not a", "magic", "superblock"]);
         let case = left.copy();
         fs::write(&case.region, b"").expect("writes");
-        case.refused("empty region", UNUSABLE, &case.region, &["empty", "truncated", "short", "superblock"]);
+        case.refused(
+            "empty region",
+            UNUSABLE,
+            &case.region,
+            &["empty", "truncated", "short", "superblock", "put the region back"],
+        );
     }
 }
 
@@ -171,7 +186,7 @@ fn a_superblock_that_contradicts_the_base_is_refused() {
         case.refused(
             "absurd budget",
             &[UNUSABLE, &[ErrorCode::DiskFull]].concat(),
-            &case.region,
+            &case.base,
             &["budget", "size", "room", "length", "corrupt"],
         );
     }

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const WAIT_MS: u64 = 60_000;
+/// Of each of four writers.
+const TRANSFERS: i64 = 500;
 
 fn open(system: System, path: &Path) -> Connection {
     let db = system.open(path, WAIT_MS).expect("opens");
@@ -60,7 +62,7 @@ fn threads(system: System) {
         let (path, done) = (&path, &done);
         let readers: Vec<_> =
             (0..3).map(|i| scope.spawn(move || reader(system, path, done, [0, 1 << 20, 1 << 28][i]))).collect();
-        let writers: Vec<_> = (0..4).map(|owner| scope.spawn(move || writer(system, path, owner, 60))).collect();
+        let writers: Vec<_> = (0..4).map(|owner| scope.spawn(move || writer(system, path, owner, TRANSFERS))).collect();
         let mut views: Vec<View> = Vec::new();
         let mut failed = false;
         for writer in writers {
@@ -75,7 +77,7 @@ fn threads(system: System) {
         views
     });
     let mut keeper = keeper;
-    assert_eq!(bank::audit(&mut keeper, &views), Ok(240));
+    assert_eq!(bank::audit(&mut keeper, &views), Ok(4 * TRANSFERS));
     assert_eq!(integrity(&keeper).as_deref(), Ok("ok"));
     drop(keeper);
     assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"));

@@ -16,7 +16,7 @@ const MANY: u64 = 4200;
 #[test]
 fn in_a_child() {
     let Ok(path) = std::env::var("NVLITE_TEST_PATH") else { return };
-    let transactions: u64 =
+    let transactions: i64 =
         std::env::var("NVLITE_TEST_TRANSACTIONS").ok().and_then(|n| n.parse().ok()).expect("a number");
     let db = System::Ram.open(Path::new(&path), 1000).expect("opens");
     db.execute_batch("CREATE TABLE IF NOT EXISTS t(a INTEGER PRIMARY KEY, b)").expect("creates");

@@ -104,6 +104,8 @@ pub struct Failure {
     pub way: Vec<(usize, Policy)>,
     /// What is wrong.
     pub what: String,
+    /// What happened before the first crash.
+    pub trace: String,
 }
 
 impl fmt::Display for Failure {
@@ -111,7 +113,7 @@ impl fmt::Display for Failure {
         for (events, policy) in &self.way {
             write!(f, "crash after {events} events, {policy:?}: ")?;
         }
-        f.write_str(&self.what)
+        write!(f, "{}\nafter\n{}", self.what, self.trace)
     }
 }
 
@@ -202,7 +204,12 @@ fn take_step<D: Db>(
             db.unpin(*reader);
         }
         Step::Checkpoint => db.checkpoint()?,
-        Step::Reopen => _ = model.identify(&db.content()?, model.newest(), model.newest())?,
+        Step::Reopen => {
+            // The process died, not the machine: nothing is lost. And what was served then must not be lost later.
+            let newest = model.newest();
+            model.identify(&db.content()?, newest, newest)?;
+            world.acknowledged(newest);
+        }
     }
     Ok(())
 }
@@ -220,7 +227,12 @@ pub fn explore<S: Subject>(
     deleted: Option<Site>,
 ) -> Result<Report, Failure> {
     let mut explorer = Explorer { subject, shape, seed, deleted, report: Report::default() };
-    explorer.world(&recording.world, &recording.model, plan, &mut Vec::new())?;
+    let explored = explorer.world(&recording.world, &recording.model, plan, &mut Vec::new());
+    let lines = std::env::var("NVLITE_CRASH_TRACE").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    explored.map_err(|mut failure| {
+        failure.trace = failure.way.first().map(|(at, _)| recording.world.trace(*at, lines)).unwrap_or_default();
+        failure
+    })?;
     Ok(explorer.report)
 }
 
@@ -232,16 +244,7 @@ impl<S: Subject> Explorer<'_, S> {
         plan: Plan,
         way: &mut Vec<(usize, Policy)>,
     ) -> Result<(), Failure> {
-        let mut points = Vec::new();
-        let mut replay = world.replay(self.deleted);
-        while replay.next_point() {
-            points.push(replay.position());
-        }
-        if points.len() > plan.points {
-            let (all, seed) = (points.len() as u64, mix(self.seed, points.len() as u64));
-            let keep = |i: usize| mix(seed, i as u64) % all < plan.points as u64;
-            points = points.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, point)| *point).collect();
-        }
+        let points = self.points(world, plan);
         let mut replay = world.replay(self.deleted);
         for point in points {
             while replay.position() < point && replay.step() {}
@@ -250,6 +253,34 @@ impl<S: Subject> Explorer<'_, S> {
             self.point(replay.image(), point, model, plan, way)?;
         }
         Ok(())
+    }
+
+    /// Where to crash: everywhere, or by lot; if a site is deleted, half of the lots fall soon after it.
+    fn points(&self, world: &World, plan: Plan) -> Vec<usize> {
+        let mut all = Vec::new();
+        let mut replay = world.replay(self.deleted);
+        while replay.next_point() {
+            all.push(replay.position());
+        }
+        if all.len() <= plan.points {
+            return all;
+        }
+        let sample = |from: &[usize], most: usize| -> Vec<usize> {
+            let seed = mix(self.seed, from.len() as u64);
+            let kept = |i: &usize| mix(seed, *i as u64) % from.len() as u64 <= most as u64;
+            (0..from.len()).filter(kept).map(|i| from[i]).collect()
+        };
+        let Some(site) = self.deleted else { return sample(&all, plan.points) };
+        let deleted = world.positions(site);
+        let soon = |point: &&usize| {
+            let before = all.partition_point(|other| other < *point).saturating_sub(3);
+            deleted.iter().any(|at| (all[before]..**point).contains(at))
+        };
+        let near: Vec<usize> = all.iter().filter(soon).copied().collect();
+        let mut points = [sample(&near, plan.points / 2), sample(&all, plan.points / 2)].concat();
+        points.sort_unstable();
+        points.dedup();
+        points
     }
 
     fn point(
@@ -297,7 +328,7 @@ impl<S: Subject> Explorer<'_, S> {
         way.push((point, policy.clone()));
         let world = World::new(image.clone(), self.subject.kind(), policy.clone());
         let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(&world, image, model)));
-        let fail = |way: &[(usize, Policy)], what: String| Failure { way: way.to_vec(), what };
+        let fail = |way: &[(usize, Policy)], what: String| Failure { way: way.to_vec(), what, trace: String::new() };
         let after = match recovered {
             Ok(Ok(after)) => after,
             Ok(Err(what)) => return Err(fail(way, what)),

@@ -1,6 +1,7 @@
 //! What the recorder writes down.
 
 use nvlite_engine::Site;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -112,6 +113,26 @@ impl Event {
     /// True for the two notes that the workload leaves.
     pub fn is_mark(&self) -> bool {
         matches!(self, Event::Submitted(_) | Event::Acknowledged(_))
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Store { dev, unit, words } => write!(f, "{dev}: store {}+{}", unit * 8, words.len() * 8),
+            Event::Flush { dev, site, thread, off, len } => write!(f, "{dev}: flush {site:?} by {thread} {off}+{len}"),
+            Event::Fence { dev, site, thread } => write!(f, "{dev}: fence {site:?} by {thread}"),
+            Event::Write { dev, unit, bytes, len } => {
+                write!(f, "{dev}: write {}+{}, now {len}", unit * 512, bytes.len())
+            }
+            Event::SetLen { dev, len } => write!(f, "{dev}: length {len}"),
+            Event::Sync { dev, site } => write!(f, "{dev}: sync {site:?}"),
+            Event::SawWord { dev, unit, word } => write!(f, "{dev}: saw at {} {word:#x}", unit * 8),
+            Event::SawSector { dev, unit, .. } => write!(f, "{dev}: saw sector at {}", unit * 512),
+            Event::SawLen { dev, len } => write!(f, "{dev}: saw length {len}"),
+            Event::Submitted(n) => write!(f, "submitted {n}"),
+            Event::Acknowledged(n) => write!(f, "acknowledged {n}"),
+        }
     }
 }
 

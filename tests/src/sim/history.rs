@@ -43,6 +43,8 @@ pub struct Shape {
     pub lazy: u64,
     /// In 1 of this many transactions the database shrinks; 0 for never.
     pub shrinks: u64,
+    /// In 1 of this many transactions half of all pages are written, several times each; 0 for never.
+    pub large: u64,
 }
 
 impl Shape {
@@ -58,6 +60,7 @@ impl Shape {
         reopens: 0,
         lazy: 0,
         shrinks: 0,
+        large: 0,
     };
 
     /// Hundreds of transactions of every kind.
@@ -72,6 +75,7 @@ impl Shape {
         reopens: 150,
         lazy: 5,
         shrinks: 20,
+        large: 15,
     };
 
     /// A history of this shape.
@@ -120,7 +124,9 @@ impl Shape {
             (pages.max(1) + 1..=grown).for_each(|page| tx.writes.push(self.whole_page(lot, page)));
             tx.pages = grown;
         }
-        for _ in 0..lot.below(u64::from(self.max_writes)) + 1 {
+        let large = self.large > 0 && lot.below(self.large) == 0;
+        let most = if large { u64::from(tx.pages) } else { u64::from(self.max_writes) };
+        for _ in 0..lot.below(most) + 1 {
             let page = 1 + lot.below(u64::from(tx.pages)) as u32;
             tx.writes.push(if lot.below(self.whole) == 0 {
                 self.whole_page(lot, page)

@@ -36,9 +36,6 @@ impl Nvlite {
         let mut header = [0; 20];
         let handle = text(base.open())?;
         text(handle.read_at(0, &mut header))?;
-        if header[..16] == [0; 16] {
-            text(handle.set_len(0))?;
-        }
         let unmarked = header[18..20] != [3, 3];
         if self.kind == MediumKind::File {
             let disk = SimDisk::new(world, REGION);

@@ -6,7 +6,7 @@ use super::image::{Image, Remains, Replay};
 use super::oracle::{Oracle, Policy};
 use nvlite_engine::base::{Error, Result};
 use nvlite_engine::{MediumKind, Site};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,15 +120,22 @@ impl World {
         self.lock().log.len()
     }
 
-    /// The sites that persisted something so far.
-    pub fn sites(&self) -> BTreeSet<&'static str> {
-        let name = |site: &Site| Site::ALL.iter().position(|known| known == site).map(|i| SITE_NAMES[i]);
-        let inner = self.lock();
-        let site = |event: &Event| match event {
-            Event::Flush { site, .. } | Event::Fence { site, .. } | Event::Sync { site, .. } => name(site),
-            _ => None,
+    /// Numbers of the events with which `wanted` persisted something.
+    pub fn positions(&self, wanted: Site) -> Vec<usize> {
+        let of = |event: &Event| match event {
+            Event::Flush { site, .. } | Event::Fence { site, .. } | Event::Sync { site, .. } => *site == wanted,
+            _ => false,
         };
-        inner.log.iter().filter_map(site).collect()
+        let inner = self.lock();
+        inner.log.iter().enumerate().filter(|(_, event)| of(event)).map(|(i, _)| i).collect()
+    }
+
+    /// The last `count` events of the first `until`, for people.
+    pub fn trace(&self, until: usize, count: usize) -> String {
+        let inner = self.lock();
+        let from = until.saturating_sub(count);
+        let lines = inner.log[from..until].iter().enumerate();
+        lines.map(|(i, event)| format!("  {} {event}", from + i + 1)).collect::<Vec<_>>().join("\n")
     }
 
     /// Walks along what happened here, as if the site `deleted` persisted nothing.
@@ -161,22 +168,6 @@ impl World {
         self.lock().oracle.next_script()
     }
 }
-
-const SITE_NAMES: [&str; 12] = [
-    "CommitRecord",
-    "CommitFence",
-    "RetireLines",
-    "ShadowBlock",
-    "Entry",
-    "Superblock",
-    "RecoverBlocks",
-    "Batch",
-    "Homes",
-    "Mark",
-    "Cold",
-    "Format",
-];
-const _: () = assert!(SITE_NAMES.len() == Site::ALL.len(), "one name for each site, in their order");
 
 impl Inner {
     pub fn push(&mut self, event: Event) {
