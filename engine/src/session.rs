@@ -461,10 +461,7 @@ impl Session {
 
     /// Keeps what `content` changes of `page`.
     fn put_page(&mut self, page: PageNo, content: &[u8]) -> Result<()> {
-        if self.store.too_large(self.set.bytes(), self.set.len())
-            && page != PAGE_ONE
-            && self.set.get(PAGE_ONE).is_some()
-        {
+        if page != PAGE_ONE && self.store.too_large(self.set.bytes(), self.set.len()) {
             self.settle_page_size()?;
             return self.put_shadow(page, content);
         }
@@ -549,7 +546,8 @@ impl Session {
         Ok(())
     }
 
-    /// Fixes the page size of a new database: what its first page says by now (see [`write`](Self::write)).
+    /// Fixes the page size of a new database: what its first page says by now (see [`follow_header`](Self::follow_header)),
+    /// or, if a large transaction spills before that is written, the unit in which it writes.
     fn settle_page_size(&mut self) -> Result<()> {
         if self.page_size().is_some() {
             return Ok(());
