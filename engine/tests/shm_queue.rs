@@ -75,13 +75,13 @@ fn hold(w: &World, me: SlotNo) {
     assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::Held);
 }
 
-/// Repeats `f`, which answers how long it took and whether all was right, until it took less time than a grant is kept: then no grant
-/// can have lapsed because this machine was slow, and the answer counts.
-fn undisturbed(mut f: impl FnMut() -> (Duration, bool)) {
+/// Repeats `f`, which answers how long it took and whether all was right, until it took less than `limit`: then nothing can have
+/// lapsed because this machine was slow, and the answer counts.
+fn undisturbed(limit: Duration, mut f: impl FnMut() -> (Duration, bool)) {
     let end = Instant::now() + SOON;
     while Instant::now() < end {
         let (took, right) = f();
-        if took < GRANT_EXPIRES {
+        if took < limit {
             assert!(right);
             return;
         }
@@ -91,7 +91,7 @@ fn undisturbed(mut f: impl FnMut() -> (Duration, bool)) {
 
 #[test]
 fn first_come_is_first_served() {
-    undisturbed(|| {
+    undisturbed(GRANT_EXPIRES, || {
         let w = World::solo();
         let me = w.claim();
         hold(&w, me);
@@ -119,7 +119,7 @@ fn first_come_is_first_served() {
 
 #[test]
 fn a_place_is_kept_between_two_sleeps_of_one_busy_handler() {
-    undisturbed(|| {
+    undisturbed(GRANT_EXPIRES, || {
         let w = World::solo();
         let (me, first, second) = (w.claim(), w.claim(), w.claim());
         hold(&w, me);
@@ -241,6 +241,39 @@ fn a_waiter_takes_over_from_a_holder_killed_meanwhile() {
         assert!(waiting.join().expect("no panic"), "granted");
     });
     assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::HeldAfterDeath { dead });
+}
+
+#[test]
+fn a_lock_left_for_those_who_sleep_elsewhere_is_taken_by_nobody_else() {
+    undisturbed(Duration::from_millis(2), || {
+        let w = World::solo();
+        let (holder, outsider, fast, waiter) = (w.claim(), w.claim(), w.claim(), w.claim());
+        hold(&w, holder);
+        for _ in 0..2 {
+            assert_eq!(w.queue().try_hold(&w.slots, outsider, &w.live), Hold::Busy);
+            w.queue().note_refusal(&w.slots, outsider);
+        }
+        std::thread::scope(|s| {
+            let (w, queue) = (&w, w.queue());
+            s.spawn(move || {
+                while queue.try_hold(&w.slots, waiter, &w.live) == Hold::Busy {
+                    queue.wait(&w.slots, waiter, SOON, &w.live);
+                }
+                queue.release(&w.slots, waiter);
+            });
+            eventually("the waiter waits", || queue.waiting(&w.slots) == 1);
+            let begin = Instant::now();
+            queue.release(&w.slots, holder);
+            let answers = [fast, outsider].map(|me| queue.try_hold(&w.slots, me, &w.live));
+            let took = begin.elapsed();
+            for (me, answer) in [fast, outsider].into_iter().zip(answers) {
+                if answer == Hold::Held {
+                    queue.release(&w.slots, me);
+                }
+            }
+            (took, answers == [Hold::Busy, Hold::Held])
+        })
+    });
 }
 
 #[test]
