@@ -166,7 +166,7 @@ fn a_writer_killed_beside_a_living_reader() {
         let reader = site.python(
             "d.execute('CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, b)')\nprint('ready',flush=True)\nn=0\n\
              while sys.stdin not in select.select([sys.stdin],[],[],0)[0]:\n  c,m=d.execute('SELECT count(*),coalesce(max(i),0) FROM t').fetchone()\n  assert c==m,(c,m)\n  n+=1\n\
-             d.execute('INSERT INTO t VALUES (?,0)',(m+1,))\nd.close()\n",
+             d.execute('INSERT INTO t SELECT max(i)+1,0 FROM t')\nd.close()\n",
         )
         .stdin(Stdio::piped())
         .spawn();

@@ -132,5 +132,5 @@ impl Instance {
     }
 }
 
-/// Kept for the signature of entry points: where an extension puts its error message.
+/// Where an entry point puts its error message.
 pub type ErrorText = *mut *mut c_char;

@@ -40,10 +40,10 @@ impl Conn {
                 SQLITE_FCNTL_VFSNAME => {
                     *slot::<*mut c_char>(argument)? = self.instance.api.alloc_text(&self.instance.full_name());
                 }
-                // Both are addresses that SQLite keeps valid until xClose. The handler itself is never called from here:
-                // the queue works through xSleep (P11).
+                // An address that SQLite keeps valid until xClose.
                 SQLITE_FCNTL_PDB => self.db = argument.cast(),
-                SQLITE_FCNTL_BUSYHANDLER => self.busy_handler = argument.cast(),
+                // The busy handler is never called from here: the queue works through xSleep (P11).
+                SQLITE_FCNTL_BUSYHANDLER => {}
                 SQLITE_FCNTL_TEMPFILENAME => *slot::<*mut c_char>(argument)? = self.temp_name()?,
                 SQLITE_FCNTL_MMAP_SIZE => {
                     let limit = slot::<sqlite3_int64>(argument)?;

@@ -18,7 +18,7 @@ use crate::registry::{self, Key, Lease};
 use crate::sys::*;
 use nvlite_engine::format::mark::HEADER;
 use nvlite_engine::{BaseOpener, Error, Session, Store};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,8 +70,6 @@ pub struct Conn {
     lock_timeout: c_int,
     /// `SQLITE_FCNTL_PDB`: the place of the connection, which shared-cache mode changes.
     db: *const *mut sqlite3,
-    /// `SQLITE_FCNTL_BUSYHANDLER`: function and argument.
-    busy_handler: *const [*mut c_void; 2],
     last_errno: i32,
     /// SQLite's cache of page 1 says what is not stored (P7): it is told to drop its cache at its next look.
     false_header: bool,
@@ -104,7 +102,6 @@ impl Conn {
             mmap_limit: 0,
             lock_timeout: 0,
             db: std::ptr::null(),
-            busy_handler: std::ptr::null(),
             last_errno: 0,
             false_header: false,
             lock_lost: false,
