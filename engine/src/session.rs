@@ -39,6 +39,7 @@ pub struct Session {
     prepared: Option<u32>,
     commit: Prepared,
     scratch: Vec<u8>,
+    sorted: Vec<(PageNo, Written)>,
 }
 
 impl Session {
@@ -62,6 +63,7 @@ impl Session {
             prepared: None,
             commit: Prepared::default(),
             scratch: Vec::new(),
+            sorted: Vec::new(),
         })
     }
 
@@ -90,7 +92,7 @@ impl Session {
         let (engine, base) = self.parts();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
         let granted = head.writer.granted_to(slots, self.slot);
-        if !granted && slots.get(self.slot).sleeps_elsewhere(crate::shm::now()) {
+        if !granted && slots.get(self.slot).sleeps_elsewhere(crate::shm::now) {
             // it was refused and does not sleep through us: it cannot be granted the lock, so let it see the newest (P10)
             engine.flush(self.slot, head.clock.published(), base)?;
         }
@@ -273,13 +275,17 @@ impl Session {
             return Ok(());
         }
         let (engine, base) = self.parts();
+        if self.holding {
+            // nobody else can take away or move a version (P12 guards readers against the holder)
+            return engine.read_page(page, engine.pages.version(page, pin), within, into, base);
+        }
         let slot = engine.shared.slots().get(self.slot);
         slot.begin_copy();
         let virt = engine.pages.version(page, pin);
         let result = engine.read_page(page, virt, within, into, base);
         let from_home = virt.is_none_or(|v| !matches!(v.place(), Place::Fast(_)));
         slot.end_copy();
-        if from_home && result.is_ok() && !self.holding {
+        if from_home && result.is_ok() {
             engine.promote(self.slot, page, base);
         }
         result
@@ -444,7 +450,8 @@ impl Session {
 
     fn write_in_page(&mut self, page: PageNo, page_size: u32, within: usize, bytes: &[u8]) -> Result<()> {
         let mut content = std::mem::take(&mut self.scratch);
-        let result = if bytes.len() == page_size as usize && page != PAGE_ONE {
+        let normal = page != PAGE_ONE || mark::is_normal(bytes);
+        let result = if bytes.len() == page_size as usize && normal {
             self.put_page(page, bytes)
         } else {
             content.resize(page_size as usize, 0);
@@ -512,14 +519,24 @@ impl Session {
         }
         self.settle_page_size()?;
         let size = self.settle_size()?;
-        let engine = self.store.engine();
-        let mut pages: Vec<(PageNo, Written)> = self.set.iter().filter(|(p, _)| p.0 <= size).collect();
+        let mut pages = std::mem::take(&mut self.sorted);
+        pages.clear();
+        pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
         pages.sort_unstable_by_key(|p| p.0);
+        let result = self.prepare_pages(&pages, size);
+        self.sorted = pages;
+        result?;
+        self.prepared = Some(size);
+        Ok(())
+    }
+
+    fn prepare_pages(&mut self, pages: &[(PageNo, Written)], size: u32) -> Result<()> {
+        let engine = self.store.engine();
         let old_size = self.pages.unwrap_or(0);
         let packer = &mut self.commit.packer;
         packer.clear();
         let mut shadows = 0;
-        for &(page, written) in &pages {
+        for &(page, written) in pages {
             match written {
                 Written::Ranges { fresh, first, n } => packer.ranges(page, fresh, self.set.ranges(first, n)),
                 Written::Shadow(v) => match engine.pages.virt(v).place() {
@@ -538,11 +555,10 @@ impl Session {
         engine.reserve_ring(self.commit.packer.parts(), base)?;
         heads::reserve(&engine.shared, n)?;
         engine.pages.reserve_virts(2 * n + 64)?;
-        engine.reserve_for(self.slot, &pages, &self.set, base)?;
+        engine.reserve_for(self.slot, pages, &self.set, base)?;
         if shadows > 0 {
             engine.persist_shadows(shadows)?;
         }
-        self.prepared = Some(size);
         Ok(())
     }
 
@@ -578,8 +594,7 @@ impl Session {
     /// change counter that the transaction did not raise is raised (P1, P6). Pages it adds without writing them are zero.
     fn settle_size(&mut self) -> Result<u32> {
         let old_pages = self.committed_pages()?;
-        let page_size = self.page_size().unwrap_or(4096);
-        let mut first = vec![0u8; page_size as usize];
+        let mut first = [0u8; mark::HEADER];
         self.read_in_page(PAGE_ONE, 0, &mut first)?;
         let mut committed = [0u8; 4];
         if old_pages > 0 {
@@ -604,7 +619,8 @@ impl Session {
             changed = true;
         }
         if changed {
-            self.put_page(PAGE_ONE, &first)?;
+            let page_size = self.page_size().unwrap_or(4096);
+            self.write_in_page(PAGE_ONE, page_size, 0, &first)?;
         }
         let hole = self.store.engine().hole();
         for page in (old_pages + 1..=size).map(PageNo) {

@@ -49,6 +49,12 @@ pub fn normalise(offset: u64, bytes: &mut [u8]) {
     (72..92).for_each(|at| set(at, 0));
 }
 
+/// Whether a whole first page has the form that SQLite sees.
+#[must_use]
+pub fn is_normal(page: &[u8]) -> bool {
+    page.len() >= HEADER && page[18] == 1 && page[19] == 1 && page[72..92] == [0; 20]
+}
+
 /// Page size of a database header; `None` if it is not one.
 #[must_use]
 pub fn page_size(header: &[u8]) -> Option<u32> {

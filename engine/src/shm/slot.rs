@@ -202,10 +202,11 @@ impl Slot {
     }
 
     /// True if the connection was refused the writer lock within the last second and has not slept through the VFS since (P10).
-    pub fn sleeps_elsewhere(&self, now: u64) -> bool {
+    /// The clock is only read if it matters.
+    pub fn sleeps_elsewhere(&self, now: impl FnOnce() -> u64) -> bool {
         let last = self.refused_last.load(Ordering::Relaxed);
         let slept = self.sleeps.load(Ordering::Relaxed) & SLEPT != 0;
-        last != 0 && !slept && now.wrapping_sub(last) < 1_000_000_000
+        last != 0 && !slept && now().wrapping_sub(last) < 1_000_000_000
     }
 
     /// Whether the connection's busy handler is known to sleep elsewhere.
