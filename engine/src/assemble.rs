@@ -185,7 +185,7 @@ impl Engine {
         let layout = Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_)));
         let known = Layout::new(superblock.budget, superblock.page_size, layout.blocks_inside);
         let whole = if superblock.page_size == 0 { layout.entries_at() } else { known.len() };
-        let len = region.len()?;
+        let len = region.extent()?;
         if len < whole {
             let detail = format!("{len} bytes of {whole}: it was cut");
             return Err(crate::base::Error::corrupt(region.path(), "region", detail));

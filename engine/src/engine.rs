@@ -55,11 +55,11 @@ impl Region {
         Ok(())
     }
 
-    /// Length in bytes.
+    /// How many bytes there are.
     ///
     /// # Errors
     /// Of the file.
-    pub fn len(&self) -> Result<u64> {
+    pub fn extent(&self) -> Result<u64> {
         match self {
             Region::Pmem(p) => Ok(p.len()),
             Region::Disk(d) => d.len(),

@@ -197,7 +197,7 @@ impl Engine {
         let mut grace = Grace::begin(self.shared.slots());
         while !grace.passed(self.shared.slots()) {
             self.check()?;
-            self.shared.slots().reap_dead(&self.live);
+            grace.forget_dead(self.shared.slots(), &self.live);
             std::thread::sleep(std::time::Duration::from_micros(50));
         }
         let mut run: Vec<u8> = Vec::new();

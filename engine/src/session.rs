@@ -175,11 +175,7 @@ impl Session {
             return;
         }
         let pages = &self.store.engine().pages;
-        for (_, written) in self.set.iter() {
-            if let Written::Shadow(v) = written {
-                pages.give_back(v);
-            }
-        }
+        self.set.shadows().for_each(|(_, v)| pages.give_back(v));
     }
 
     /// True if this session has a write transaction (begun and not ended; a committed one stays begun until `end_write`).
@@ -647,11 +643,7 @@ impl Session {
         };
         let jci = engine.publish(self.slot, &mut self.commit, at_once, &shadow);
         // shadows of pages that were cut off never became versions
-        for (_, written) in self.set.iter().filter(|(page, _)| page.0 > size) {
-            if let Written::Shadow(v) = written {
-                engine.pages.give_back(v);
-            }
-        }
+        self.set.shadows().filter(|(page, _)| page.0 > size).for_each(|(_, v)| engine.pages.give_back(v));
         self.last_commit = jci;
         self.pin = Some(jci);
         self.pages = None;

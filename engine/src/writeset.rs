@@ -66,6 +66,8 @@ pub struct WriteSet {
     pub end: Option<u32>,
     /// Whether xTruncate was called last.
     pub truncated: bool,
+    /// How often a page went to a shadow block.
+    shadows: u32,
 }
 
 /// Calls `out` with each range in which `new` differs from `old` (or from zeros), ascending.
@@ -115,12 +117,16 @@ fn differences(old: Option<&[u8]>, new: &[u8], mut out: impl FnMut(usize, usize)
 impl WriteSet {
     /// Empties it, keeping its memory within bounds.
     pub fn clear(&mut self) {
+        // walking and clearing a map costs its capacity, not its length
+        if self.pages.capacity() > 1024 {
+            self.pages = PageMap::default();
+        }
         self.pages.clear();
         self.ranges.clear();
         self.bytes.clear();
-        self.pages.shrink_to(1 << 14);
         self.ranges.shrink_to(1 << 16);
         self.bytes.shrink_to(4 << 20);
+        self.shadows = 0;
         self.end = None;
         self.truncated = false;
     }
@@ -162,6 +168,7 @@ impl WriteSet {
 
     /// Notes that a page stands in a shadow block. Answers what stood there before.
     pub fn put_shadow(&mut self, page: PageNo, virt: VirtNo) -> Option<Written> {
+        self.shadows += 1;
         self.pages.insert(page, Written::Shadow(virt))
     }
 
@@ -187,6 +194,15 @@ impl WriteSet {
                     .copy_from_slice(&bytes[(start - u64::from(at)) as usize..(end - u64::from(at)) as usize]);
             }
         }
+    }
+
+    /// The pages that stand in shadow blocks.
+    pub fn shadows(&self) -> impl Iterator<Item = (PageNo, VirtNo)> + '_ {
+        let pages = (self.shadows > 0).then(|| self.pages.iter());
+        pages.into_iter().flatten().filter_map(|(&page, &written)| match written {
+            Written::Shadow(v) => Some((page, v)),
+            Written::Ranges { .. } => None,
+        })
     }
 
     /// All pages, in no order.

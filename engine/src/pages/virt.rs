@@ -65,6 +65,7 @@ pub struct Virt {
     pub until: AtomicU64,
     pub named: AtomicU64,
 }
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Virt>() == 64 && GATE_PAGES > 0 && MAX_PAGE_SIZE.is_multiple_of(64));
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
@@ -130,6 +131,7 @@ pub struct Block {
     pub flags: AtomicU32,
     pub stored: AtomicU64,
 }
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Block>() == 16);
 
 /// Its entry changed since the last retirement.
