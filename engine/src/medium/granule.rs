@@ -1,4 +1,4 @@
-//! Copies to and from shared memory in aligned 8-byte granules, each stored or loaded whole by a relaxed atomic access:
+//! Stores to shared memory in aligned 8-byte granules, each stored whole by a relaxed atomic access:
 //! what a crash may tear is what [`Pmem`](super::Pmem) says, and a race with another process is no undefined behaviour.
 //! (`memcpy` promises neither.)
 //!
@@ -64,38 +64,5 @@ pub(super) unsafe fn zero(to: *mut u8, len: usize) {
             AtomicU64::from_ptr(to.add(i * GRANULE).cast()).store(0, Relaxed);
         }
         store_bytes(to.add(granules * GRANULE), zeros.as_ptr(), tail);
-    }
-}
-
-/// Loads `into.len()` bytes from `from`.
-///
-/// # Safety
-/// `from` is readable for as many bytes and does not overlap `into`. (Atomic loads of memory mapped read-only are
-/// sound at these sizes.)
-pub(super) unsafe fn load(from: *const u8, into: &mut [u8]) {
-    if into.len() >= MANY * GRANULE {
-        // SAFETY: the caller's promise.
-        return unsafe { bytes::copy(from, into.as_mut_ptr(), into.len()) };
-    }
-    let (head, granules, tail) = split(from, into.len());
-    let to = into.as_mut_ptr();
-    // SAFETY: as in `store`, with the sides changed.
-    unsafe {
-        load_bytes(from, to, head);
-        let (from, to) = (from.add(head), to.add(head));
-        for i in 0..granules {
-            let word = AtomicU64::from_ptr(from.add(i * GRANULE).cast_mut().cast()).load(Relaxed);
-            to.add(i * GRANULE).cast::<u64>().write_unaligned(word);
-        }
-        load_bytes(from.add(granules * GRANULE), to.add(granules * GRANULE), tail);
-    }
-}
-
-/// # Safety
-/// As for [`load`].
-unsafe fn load_bytes(from: *const u8, to: *mut u8, len: usize) {
-    for i in 0..len {
-        // SAFETY: below `len` (caller).
-        unsafe { to.add(i).write(AtomicU8::from_ptr(from.add(i).cast_mut()).load(Relaxed)) };
     }
 }

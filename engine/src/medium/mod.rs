@@ -91,7 +91,7 @@ pub trait Pmem: Send + Sync {
     }
     /// Makes storage present under `[off, off + len)`, so that no store there can fault.
     fn allocate(&self, off: u64, len: u64) -> Result<()>;
-    /// Copies bytes out, for code that reads what another writer may be storing (checked by checksum afterwards).
+    /// Copies bytes out. Nobody stores to them meanwhile: a reader's pin, a lock or recovery sees to that.
     fn load(&self, off: u64, into: &mut [u8]);
     /// Stores bytes; not yet persistent. Aligned 8-byte granules are stored whole.
     fn store(&self, off: u64, bytes: &[u8]);

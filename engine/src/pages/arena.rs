@@ -51,7 +51,7 @@ impl Arena {
         debug_assert!(u64::from(within) + into.len() as u64 <= u64::from(self.size));
         match &self.memory {
             Memory::Inside(pmem) => pmem.load(self.offset(block, within), into),
-            Memory::Frames(segment) => segment.copy_out(self.offset(block, within), into),
+            Memory::Frames(segment) => segment.read(self.offset(block, within), into),
         }
     }
 

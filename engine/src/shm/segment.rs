@@ -179,6 +179,13 @@ impl Segment {
         unsafe { bytes::copy(src, into.as_mut_ptr(), into.len()) }
     }
 
+    /// Copies bytes out that nobody stores to meanwhile: the caller's pin or lock sees to that.
+    pub fn read(&self, off: u64, into: &mut [u8]) {
+        let src = self.ptr(off, into.len() as u64);
+        // SAFETY: as in `copy_out`, and the source does not change (caller's protocol).
+        unsafe { std::ptr::copy_nonoverlapping(src.cast_const(), into.as_mut_ptr(), into.len()) }
+    }
+
     /// Stores bytes.
     pub fn copy_in(&self, off: u64, from: &[u8]) {
         let dst = self.ptr(off, from.len() as u64);
