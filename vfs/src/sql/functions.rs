@@ -17,7 +17,7 @@ struct Function {
     run: fn(&mut Conn, &[Option<String>]) -> Outcome<Value>,
 }
 
-const FUNCTIONS: &[Function] = &[
+static FUNCTIONS: &[Function] = &[
     Function { name: c"nvlite_checkpoint", arguments: 0, run: checkpoint },
     Function { name: c"nvlite_snapshot", arguments: 1, run: not_yet },
     Function { name: c"nvlite_snapshot_drop", arguments: 1, run: not_yet },
@@ -97,9 +97,8 @@ unsafe extern "C" fn call<const PLACE: usize>(
             Err(failure) => {
                 let text = to_c(&failure.message());
                 (api.result_error)(context, text.as_ptr(), -1);
+                // The code after the text: it leaves a text alone, but a text sets a code of its own.
                 (api.result_error_code)(context, failure.codes().0);
-                // The code's own text would replace ours.
-                (api.result_error)(context, text.as_ptr(), -1);
             }
         }
     }
