@@ -91,6 +91,10 @@ fn header_of(base: &dyn BaseFile) -> Result<[u8; mark::HEADER]> {
     Ok(header)
 }
 
+fn not_allowed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
 /// Opens the region file, making an empty one if there is none, and takes its lock. The file that the path names is locked
 /// then: a detaching process may have removed the one we opened first.
 fn lock_region(files: &SideFiles) -> Result<(File, AttachLock)> {
@@ -104,6 +108,12 @@ fn lock_region(files: &SideFiles) -> Result<(File, AttachLock)> {
                         disk
                     }
                     Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                    Err(Error::Io { source, .. }) if not_allowed(&source) => {
+                        let why = format!(
+                            "cannot be created: {source}; nvlite needs a directory that it may write to (region_dir)"
+                        );
+                        return Err(Error::cant_open(&files.region, why));
+                    }
                     Err(error) => return Err(error),
                 }
             }

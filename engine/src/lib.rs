@@ -1,8 +1,15 @@
 //! nvlite's storage engine: micro-journals, page versions, coalesced commits. It knows no SQLite.
 //!
-//! Layers import downwards only: [`base`] (units, errors), `format` (every byte that outlives a process),
-//! [`medium`] and `shm` (where bytes lie, and the shared mapping), `pages` (virtblocks and versions), `commit`,
-//! `recovery` and `retire`, and on top [`store`]: what a VFS sees.
+//! Layers import downwards only: [`base`] (units, errors), [`format`] (every byte that outlives a process), [`medium`] and
+//! [`shm`] (where bytes lie, and the shared mapping), `pages` (virtblocks and versions), `commit`, `flush`, `retire`,
+//! `fault` and `recovery`, and on top [`store`]: what a VFS sees.
+//!
+//! A commit, step by step:
+//! 1. [`Session::begin_write`] takes the writer lock ([`shm::WriterLock`]).
+//! 2. [`Session::write`] keeps what differs (`writeset`), or a shadow block (`shadow`).
+//! 3. [`Session::prepare`] builds the record ([`format::journal::Packer`]) and reserves all that the commit needs.
+//! 4. [`Session::commit`] publishes it (`commit`, `apply`, [`shm::Clock`]) and waits for the batch (`flush`).
+//! 5. Later its slots are retired (`retire`), and cold pages go home (`fault`).
 #![deny(unsafe_code)]
 
 pub mod base;
