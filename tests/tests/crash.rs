@@ -33,20 +33,20 @@ fn crash(kind: MediumKind, shape: Shape, plan: Plan, seeds: u64) {
 
 #[test]
 fn tiny_histories_on_dax() {
-    crash(MediumKind::Dax, Shape::TINY, Plan::TINY, 6);
+    crash(MediumKind::Dax, Shape::TINY, Plan::TINY, 4);
 }
 
 #[test]
 fn tiny_histories_on_file() {
-    crash(MediumKind::File, Shape::TINY, Plan::TINY, 6);
+    crash(MediumKind::File, Shape::TINY, Plan::TINY, 4);
 }
 
 #[test]
 fn long_histories_on_dax() {
-    crash(MediumKind::Dax, Shape::LONG, Plan::LONG, 3);
+    crash(MediumKind::Dax, Shape::LONG, Plan::LONG, 2);
 }
 
 #[test]
 fn long_histories_on_file() {
-    crash(MediumKind::File, Shape::LONG, Plan::LONG, 3);
+    crash(MediumKind::File, Shape::LONG, Plan::LONG, 2);
 }

@@ -75,9 +75,9 @@ pub struct Plan {
 
 impl Plan {
     /// Everything, for tiny histories.
-    pub const TINY: Plan = Plan { points: usize::MAX, singles: 16, random: 6, exhaust: 60, nest: 61, depth: 2 };
+    pub const TINY: Plan = Plan { points: usize::MAX, singles: 12, random: 4, exhaust: 60, nest: 97, depth: 2 };
     /// Samples, for long ones.
-    pub const LONG: Plan = Plan { points: 120, singles: 3, random: 2, exhaust: 0, nest: 61, depth: 1 };
+    pub const LONG: Plan = Plan { points: 100, singles: 3, random: 2, exhaust: 0, nest: 97, depth: 1 };
 
     fn inner(self) -> Plan {
         Plan { points: 12, singles: 3, random: 1, exhaust: 0, nest: self.nest * 8, depth: self.depth - 1 }

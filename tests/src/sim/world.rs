@@ -43,6 +43,7 @@ pub(super) struct Inner {
     open_words: Vec<BTreeMap<u64, Open<u64>>>,
     pub files: Vec<File>,
     fault: Option<Fault>,
+    struck: u64,
 }
 
 /// One machine.
@@ -78,7 +79,7 @@ impl World {
             memories.push(memory);
             files.push(file);
         }
-        let inner = Inner { log: Vec::new(), oracle: Oracle::new(policy), open_words, files, fault: None };
+        let inner = Inner { log: Vec::new(), oracle: Oracle::new(policy), open_words, files, fault: None, struck: 0 };
         Arc::new(World { start: image, memories, kind, inner: Mutex::new(inner) })
     }
 
@@ -113,6 +114,11 @@ impl World {
     /// Lets operations on files fail.
     pub fn fail(&self, fault: Option<Fault>) {
         self.lock().fault = fault;
+    }
+
+    /// Number of operations that failed so far.
+    pub fn struck(&self) -> u64 {
+        self.lock().struck
     }
 
     /// Number of events so far.
@@ -185,6 +191,7 @@ impl Inner {
             return Ok(());
         }
         fault.times -= 1;
+        self.struck += 1;
         Err(Error::io(&World::path(dev), op, io::Error::from_raw_os_error(fault.errno)))
     }
 
