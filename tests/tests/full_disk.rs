@@ -143,8 +143,9 @@ fn child(role: &str, path: &Path, system: System) -> i32 {
         // SAFETY: the structure outlives the call.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
     } else {
+        // The calls themselves, for this thread and those it starts: the C library would signal the other threads.
         // SAFETY: plain system calls.
-        assert_eq!(unsafe { libc::setgid(65534) | libc::setuid(65534) }, 0);
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setgid, 65534) | libc::syscall(libc::SYS_setuid, 65534) }, 0);
     }
     let work = || -> rusqlite::Result<()> {
         let db = system.open_with(path, 100, "&region=1MiB")?;
