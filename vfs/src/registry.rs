@@ -1,6 +1,7 @@
 //! One [`Store`] per database and process, shared by its connections: attached with the first, closed with the last.
 
-use nvlite_engine::{BaseOpener, Error, MediumKind, Options, Result, Store};
+use nvlite_engine::format::mark::{self, HEADER};
+use nvlite_engine::{BaseOpener, Error, MediumKind, Options, Result, StatValue, Store};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -145,11 +146,28 @@ pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<L
     let mut state = lock(&slot.state);
     match &state.store {
         Some(store) => agree(store, base.as_ref(), options)?,
-        None => state.store = Some(Store::attach(base, options)?),
+        None => state.store = Some(attach(base, options)?),
     }
     state.users += 1;
     lease.store.clone_from(&state.store);
     Ok(lease)
+}
+
+/// Attaches, and makes sure that the region is this file's: while a process has a database open, another file may be put in
+/// its place, beside which the region of the old one still stands.
+fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Arc<Store>> {
+    let store = Store::attach(Arc::clone(&base), options)?;
+    let mut header = [0; HEADER];
+    base.open()?.read_at(0, &mut header)?;
+    let region = store.stats().into_iter().find_map(|stat| match stat.value {
+        StatValue::Text(id) if stat.name == "region_id" => Some(id),
+        _ => None,
+    });
+    if region.is_some() && mark::identity(&header).map(|id| id.to_string()) != region {
+        let reason = "its region belongs to another file of this name that is still open: close that one first";
+        return Err(Error::cant_open(base.path(), reason));
+    }
+    Ok(store)
 }
 
 /// Closes a store as soon as nobody else has it: a thread of the engine may have taken hold of it for a moment.
