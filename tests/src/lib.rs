@@ -1,5 +1,6 @@
 //! Test support: the crash simulator.
 
 pub mod plain_base;
+pub mod rules;
 pub mod sim;
 pub mod sql;

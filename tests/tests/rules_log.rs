@@ -1,0 +1,271 @@
+//! Rules of the log, one short scenario each, on simulated media: what a crash leaves is chosen, not raced for.
+//!
+//! P19 has only half a test: the incarnation of a mapping does not change while it lives (no restore, no promotion yet), and
+//! a connection does not outlive its mapping, so that the answer of sixteen 0xFF bytes cannot be provoked from outside.
+//! A crash in the middle of recovery, in every way: `crash.rs`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use nvlite_engine::{
+    Durability::Full, Durability::Process, Error, MediumKind, MediumKind::Dax, MediumKind::File, Site,
+};
+use nvlite_tests::rules::{Rig, all_are, byte, commit, offset, prepare, put_header, stat};
+use nvlite_tests::sim::{Fault, Policy};
+
+const BOTH: [MediumKind; 2] = [Dax, File];
+
+#[test]
+fn p3_a_page_that_is_grown_again_has_nothing_of_its_old_home() {
+    // Failure: the new page is logged as a difference against the old content, and redo finds that at its home.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 8, 2..=8, 7, Full).unwrap();
+        store.checkpoint().unwrap();
+        s.begin_write().unwrap();
+        put_header(&mut s, 2).unwrap();
+        s.truncate(offset(3)).unwrap();
+        s.prepare().unwrap();
+        s.commit(Full).unwrap();
+        s.end_write();
+        s.end_read();
+        store.checkpoint().unwrap();
+        s.begin_write().unwrap();
+        put_header(&mut s, 8).unwrap();
+        s.write(offset(4) + 100, b"new").unwrap();
+        s.prepare().unwrap();
+        s.commit(Full).unwrap();
+        s.end_write();
+        s.end_read();
+        drop((s, store));
+        for after in [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)] {
+            let mut s = after.open().unwrap().session().unwrap();
+            let mut got = vec![1; offset(7) as usize];
+            s.begin_read().unwrap();
+            assert_eq!(s.read(offset(3), &mut got).unwrap(), offset(7) as usize);
+            assert_eq!(&got[1024 + 100..1024 + 103], b"new");
+            got[1024 + 100..1024 + 103].fill(0);
+            assert!(got.iter().all(|&b| b == 0), "{kind:?}: the old content is back");
+        }
+    }
+}
+
+#[test]
+fn p4_a_commit_with_a_missing_part_is_a_gap() {
+    // Failure: half of a torn commit is redone.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 8, 2..=8, 1, Full).unwrap();
+        commit(&mut s, 8, 2..=8, 2, Process).unwrap();
+        drop((s, store));
+        for missing in 0..3 {
+            let after = rig.crash(Policy::Newest);
+            assert_eq!(after.destroy(|jci, part| jci == 2 && part == missing).unwrap(), 1);
+            let mut s = after.open().unwrap().session().unwrap();
+            assert!(all_are(&mut s, 2..=8, 1).unwrap(), "{kind:?}: without part {missing}");
+        }
+        let mut s = rig.crash(Policy::Newest).open().unwrap().session().unwrap();
+        assert!(all_are(&mut s, 2..=8, 2).unwrap(), "{kind:?}: with all its parts it counts");
+    }
+}
+
+#[test]
+fn h2_a_retired_record_is_not_redone() {
+    // Failure: the valid record of an older commit, found after a crash, brings the page's old content back.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        (1..=3).for_each(|n| commit(&mut s, 3, 2..=3, n, Full).unwrap());
+        store.checkpoint().unwrap();
+        drop((s, store));
+        for policy in [Policy::Newest, Policy::Oldest] {
+            let after = rig.crash(policy);
+            // a later commit has taken the slots of the newest, and was torn
+            assert!(after.destroy(|jci, _| jci >= 2).unwrap() >= 2);
+            let mut s = after.open().unwrap().session().unwrap();
+            assert!(all_are(&mut s, 2..=3, 3).unwrap(), "{kind:?}: an older record was redone");
+        }
+    }
+}
+
+#[test]
+fn h3_a_gap_at_or_below_what_was_durable_is_corruption_that_names_it() {
+    // Failure: an acknowledged commit is lost, and the store serves the state before it as if nothing had happened.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        (1..=4).for_each(|n| commit(&mut s, 3, 2..=3, n, Full).unwrap());
+        drop((s, store));
+        for gone in 1..=3 {
+            let after = rig.crash(Policy::Newest);
+            after.destroy(|jci, _| jci == gone).unwrap();
+            match after.open().map(|_| ()) {
+                Err(Error::Corrupt { detail, .. }) => assert!(detail.contains(&format!("commit {gone} ")), "{detail}"),
+                other => panic!("{kind:?}: without commit {gone}: {other:?}"),
+            }
+        }
+        // nothing later attests the last one: the log ends before it; the header of 4 that attests 3 is gone with it
+        let after = rig.crash(Policy::Newest);
+        after.destroy(|jci, _| jci == 4).unwrap();
+        assert!(all_are(&mut after.open().unwrap().session().unwrap(), 2..=3, 3).unwrap());
+    }
+    // on `file` the header alone attests, without any later record that is complete
+    let rig = Rig::new(File);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    (1..=2).for_each(|n| commit(&mut s, 8, 2..=8, n, Full).unwrap());
+    drop((s, store));
+    let after = rig.crash(Policy::Newest);
+    after.destroy(|jci, part| jci == 1 || part == 0).unwrap();
+    assert!(matches!(after.open().map(|_| ()), Err(Error::Corrupt { .. })), "the rest of commit 2 attests commit 1");
+}
+
+#[test]
+fn h6_a_large_transaction_is_whole_or_absent() {
+    // Failure: the record is durable before the shadow blocks that it names, or they replace pages before it is.
+    for kind in BOTH {
+        let rig = Rig::with_budget(kind, 1 << 20);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 900, 2..=900, 1, Full).unwrap();
+        store.checkpoint().unwrap();
+        let before = stat(&store, "shadow_blocks");
+        prepare(&mut s, 900, 2..=900, 2).unwrap();
+        assert!(stat(&store, "shadow_blocks") > before, "{kind:?}: it is large enough");
+        let prepared = [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)];
+        s.commit(Full).unwrap();
+        let committed = [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)];
+        for (images, want) in [(prepared, 1), (committed, 2)] {
+            for after in images {
+                let mut s = after.open().unwrap().session().unwrap();
+                assert!(all_are(&mut s, 2..=900, want).unwrap(), "{kind:?}: expected {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn h6_a_transaction_larger_than_the_fast_tier_commits() {
+    // Failure: the write set does not fit the blocks that there are, and the transaction fails or loses pages.
+    for kind in BOTH {
+        let pages = 3 << 10;
+        let rig = Rig::with_budget(kind, 1 << 20);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        for n in 1..=2 {
+            commit(&mut s, pages, 2..=pages, n, Full).unwrap();
+            assert!(all_are(&mut s, 2..=pages, n).unwrap(), "{kind:?}");
+        }
+        for after in [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)] {
+            assert!(all_are(&mut after.open().unwrap().session().unwrap(), 2..=pages, 2).unwrap(), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn h8_a_second_recovery_changes_nothing_and_a_torn_first_one_is_repeated() {
+    // Failure: recovery frees or attests something before all that it redid is durable.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        (1..=5).for_each(|n| commit(&mut s, 6, 2..=6, n, Full).unwrap());
+        drop((s, store));
+        let first = rig.crash(Policy::Oldest);
+        let store = first.open().unwrap();
+        let jci = stat(&store, "jci_published");
+        drop(store);
+        let again = first.crash(Policy::Oldest).open().unwrap();
+        assert_eq!((stat(&again, "jci_published"), jci), (5, 5));
+        assert!(all_are(&mut again.session().unwrap(), 2..=6, 5).unwrap(), "{kind:?}");
+        for events in 0..first.world.events() {
+            for policy in [Policy::Oldest, Policy::Newest, Policy::Events(events as u64)] {
+                let torn = first.from_image(first.world.crash_at(events), policy);
+                let mut s = torn.open().unwrap().session().unwrap();
+                assert!(all_are(&mut s, 2..=6, 5).unwrap(), "{kind:?}: recovery torn after {events} events");
+            }
+        }
+    }
+}
+
+#[test]
+fn p17_h1_what_is_retired_is_durable_in_its_blocks() {
+    // Failure: the low-water mark passes a commit whose stores in place are still in a cache, and its record is reused.
+    let rig = Rig::new(Dax);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    (1..=3).for_each(|n| commit(&mut s, 4, 2..=4, n, Full).unwrap());
+    assert!(stat(&store, "pages_in_place") > 0, "the blocks were stored to in place");
+    store.checkpoint().unwrap();
+    drop((s, store));
+    let content = |deleted: Option<Site>| {
+        let after = rig.power_cut_without(deleted);
+        after.destroy(|_, _| true).unwrap();
+        let mut s = after.open().unwrap().session().unwrap();
+        (2..=4).map(|page| byte(&mut s, page).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(content(None), [Some(3); 3]);
+    assert_ne!(content(Some(Site::RetireLines)), [Some(3); 3], "this test would notice a lost flush");
+}
+
+#[test]
+fn p18_a_failed_write_or_sync_fails_every_connection_and_a_reopen_recovers() {
+    // Failure: the write is tried again after an error that dropped the dirty pages, and a lost commit is acknowledged.
+    for how in [Full, Process] {
+        for after in 0..3 {
+            let rig = Rig::new(File);
+            let store = rig.open().unwrap();
+            let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+            (1..=3).for_each(|n| commit(&mut s, 4, 2..=4, n, Full).unwrap());
+            reader.begin_read().unwrap();
+            rig.world.fail(Some(Fault { after, errno: 5, times: 1 }));
+            let result = commit(&mut s, 4, 2..=4, 4, how);
+            rig.world.fail(None);
+            let failed = result.is_err();
+            assert!(failed || after > 0, "the first operation is the batch's write");
+            if failed {
+                assert!(matches!(result, Err(Error::Failed { .. })), "{result:?}");
+                assert!(matches!(byte(&mut reader, 2), Err(Error::Failed { .. })));
+                reader.end_read();
+                assert!(matches!(reader.begin_read(), Err(Error::Failed { .. })));
+                assert!(matches!(commit(&mut s, 4, 2..=4, 5, how), Err(Error::Failed { .. })));
+                assert!(matches!(store.session().map(|_| ()), Err(Error::Failed { .. })));
+                assert!(!store.finish().unwrap(), "nothing is written home");
+            }
+            drop((s, reader, store));
+            for policy in [Policy::Newest, Policy::Oldest] {
+                let mut s = rig.crash(policy).open().unwrap().session().unwrap();
+                let got = byte(&mut s, 2).unwrap();
+                let may = if failed || how == Process { vec![Some(3), Some(4)] } else { vec![Some(4)] };
+                assert!(may.contains(&got), "{how:?} after {after}: {got:?}");
+                assert!(all_are(&mut s, 2..=4, got.unwrap()).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn p19_every_recovery_begins_another_incarnation() {
+    // Failure: two histories share incarnation and change counter, and a cache of the one is trusted in the other.
+    for kind in BOTH {
+        let mut rig = Rig::new(kind);
+        let mut seen = 0;
+        for n in 1..=4 {
+            let store = rig.open().unwrap();
+            let incarnation = stat(&store, "incarnation");
+            assert!(incarnation > seen, "{kind:?}: {incarnation} after {seen}");
+            seen = incarnation;
+            let mut s = store.session().unwrap();
+            commit(&mut s, 2, [2], n, Full).unwrap();
+            let mut answer = [0; 16];
+            s.read(24, &mut answer).unwrap();
+            assert_ne!(answer, [0xff; 16], "a new connection has no cache to drop");
+            drop((s, store));
+            rig = rig.crash(Policy::Oldest);
+        }
+    }
+}
