@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Brings the newest version of `page` into the fast tier, if it is not there. Under the writer lock; takes a free
-    /// block and a virtblock that the caller reserved. False if there is no free block.
-    pub fn bring_in(&self, page: PageNo, base: &dyn BaseFile) -> Result<bool> {
+    /// block and a virtblock that the caller reserved. Answers its block; `None` if there is no free one.
+    pub fn bring_in(&self, page: PageNo, base: &dyn BaseFile) -> Result<Option<BlockNo>> {
         let newest = self.pages.newest(page);
         if let Some((_, virt)) = newest
-            && let Place::Fast(_) = virt.place()
+            && let Place::Fast(block) = virt.place()
         {
-            return Ok(true);
+            return Ok(Some(block));
         }
         self.pages.reserve_virts(2)?;
         heads::reserve(&self.shared, 1)?;
@@ -38,7 +38,7 @@ impl Engine {
             if newest.is_none() {
                 self.pages.discard(v, Jci::ZERO, true);
             }
-            return Ok(false);
+            return Ok(None);
         };
         let arena = &self.pages.geo().arena;
         let mut content = vec![0; arena.size() as usize];
@@ -67,7 +67,7 @@ impl Engine {
             heads::set(&self.shared, page, v);
         }
         tally(&self.shared.head().counters.faults, 1);
-        Ok(true)
+        Ok(Some(block))
     }
 
     /// Brings a page that was just read from its home in, if a block is free and nobody wants the writer lock.

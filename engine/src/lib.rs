@@ -1,6 +1,6 @@
 //! nvlite's storage engine: micro-journals, page versions, coalesced commits. It knows no SQLite.
 //!
-//! Layers import downwards only: [`base`] (units, errors), [`format`] (every byte that outlives a process), [`medium`] and
+//! Layers import downwards only: [`base`] (units, errors), [`mod@format`] (every byte that outlives a process), [`medium`] and
 //! [`shm`] (where bytes lie, and the shared mapping), `pages` (virtblocks and versions), `commit`, `flush`, `retire`,
 //! `fault` and `recovery`, and on top [`store`]: what a VFS sees.
 //!

@@ -30,6 +30,8 @@ pub struct Session {
     writing: bool,
     /// The engine's writer lock is ours.
     holding: bool,
+    /// Evictions when it became ours.
+    evictions: u64,
     last_commit: Jci,
     seen: Incarnation,
     set: WriteSet,
@@ -56,6 +58,7 @@ impl Session {
             pages: None,
             writing: false,
             holding: false,
+            evictions: 0,
             last_commit: Jci::ZERO,
             seen,
             set: WriteSet::default(),
@@ -146,6 +149,7 @@ impl Session {
             refusal::record(&self.store, self.slot);
             return Err(Error::BusySnapshot);
         }
+        self.evictions = engine.evictions();
         self.holding = true;
         Ok(())
     }
@@ -474,16 +478,11 @@ impl Session {
         } else {
             // by field, so that the write set stays free to be changed
             let (engine, base) = (self.store.engine(), self.base.as_deref().expect("opened by begin_read"));
-            engine.bring_in_or_make_room(self.slot, page, &self.set, base)?;
-            let pages = &engine.pages;
-            match pages.newest(page).map(|(_, virt)| virt.place()) {
-                Some(Place::Fast(b)) => {
-                    // the newest version is stable under the writer lock
-                    let old = pages.geo().arena.view(b);
-                    self.set.put(page, Some(old), content)
-                }
-                _ => return self.put_shadow(page, content),
-            }
+            let Some(block) = engine.bring_in_or_make_room(self.slot, page, &self.set, base)? else {
+                return self.put_shadow(page, content);
+            };
+            // the newest version is stable under the writer lock
+            self.set.put(page, Some(engine.pages.geo().arena.view(block)), content)
         };
         if let Some(Written::Shadow(v)) = before {
             self.store.engine().pages.give_back(v);
@@ -551,7 +550,8 @@ impl Session {
         engine.reserve_ring(self.commit.packer.parts(), base)?;
         heads::reserve(&engine.shared, n)?;
         engine.pages.reserve_virts(2 * n + 64)?;
-        engine.reserve_for(self.slot, pages, &self.set, base)?;
+        let undisturbed = self.evictions == engine.evictions();
+        engine.reserve_for(self.slot, pages, &self.set, undisturbed, base)?;
         if shadows > 0 {
             engine.persist_shadows(shadows)?;
         }

@@ -2,7 +2,7 @@
 //! commit; the record holds only their numbers. And what else a transaction reserves before it may commit.
 
 use crate::base::sync::Ordering;
-use crate::base::{Jci, PageNo, Result, VirtNo};
+use crate::base::{BlockNo, Jci, PageNo, Result, VirtNo};
 use crate::engine::{Engine, Region};
 use crate::medium::{BaseFile, Site};
 use crate::pages::virt::Place;
@@ -18,7 +18,7 @@ impl Engine {
         if self.mapped() && self.pages.free_blocks() <= self.pages.geo().layout.max_blocks / 4 {
             let present = self.shared.head().blocks_present.load(Ordering::Relaxed);
             if present < self.pages.geo().layout.max_blocks {
-                self.ensure_blocks(slot, 1, &|p| set.get(p).is_some(), base)?;
+                self.ensure_blocks(slot, 1, &|p| set.builds_on(p), base)?;
             }
         }
         self.pages.reserve_virts(1)?;
@@ -66,33 +66,44 @@ impl Engine {
     }
 
     /// Brings `page` in for a comparison, evicting others if there is no free block. If that fails it stays where it is.
-    pub fn bring_in_or_make_room(&self, slot: SlotNo, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<()> {
-        if self.bring_in(page, base)? {
-            return Ok(());
+    pub fn bring_in_or_make_room(
+        &self,
+        slot: SlotNo,
+        page: PageNo,
+        set: &WriteSet,
+        base: &dyn BaseFile,
+    ) -> Result<Option<BlockNo>> {
+        if let Some(block) = self.bring_in(page, base)? {
+            return Ok(Some(block));
         }
-        let keep = |p: PageNo| p == page || set.get(p).is_some();
+        let keep = |p: PageNo| p == page || set.builds_on(p);
         self.ensure_blocks(slot, 1, &keep, base)?;
-        self.bring_in(page, base)?;
-        Ok(())
+        self.bring_in(page, base)
     }
 
-    /// Makes sure that applying these pages will not lack a block: every one may have to be copied.
+    /// How often pages were evicted: while it does not move, a page brought in under the writer lock stays in.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.shared.head().counters.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that applying these pages will not lack a block: every one may have to be copied. `undisturbed` says that
+    /// nothing was evicted since the first of them was brought in.
     pub fn reserve_for(
         &self,
         slot: SlotNo,
         pages: &[(PageNo, Written)],
         set: &WriteSet,
+        undisturbed: bool,
         base: &dyn BaseFile,
     ) -> Result<()> {
         let n = pages.iter().filter(|(_, w)| matches!(w, Written::Ranges { .. })).count() as u32;
-        let keep = |p: PageNo| set.get(p).is_some();
-        for &(page, written) in pages {
-            if let Written::Ranges { fresh: false, .. } = written {
-                self.bring_in_or_make_room(slot, page, set, base)?;
-                let place = self.pages.newest(page).map(|(_, virt)| virt.place());
-                if !matches!(place, Some(Place::Fast(_))) {
-                    return Err(self.no_room("a page to change"));
-                }
+        let keep = |p: PageNo| set.builds_on(p);
+        for &(page, written) in pages.iter().filter(|_| !undisturbed) {
+            if let Written::Ranges { fresh: false, .. } = written
+                && self.bring_in_or_make_room(slot, page, set, base)?.is_none()
+            {
+                return Err(self.no_room("a page to change"));
             }
         }
         if self.pages.free_blocks() < n && self.ensure_blocks(slot, n, &keep, base)? < n {

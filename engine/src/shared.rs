@@ -199,10 +199,19 @@ pub struct Shared {
     /// Where things lie in it.
     pub places: Places,
     slots: Slots,
+    /// First byte of the mapping.
+    start: *const u8,
     region: PathBuf,
     /// Why the region failed, where this process saw it.
     reason: Mutex<Option<String>>,
 }
+
+// SAFETY: `start` points into the mapping that `segment` keeps, which belongs to no thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Shared {}
+// SAFETY: as above; what is reached through it is atomics only.
+#[allow(unsafe_code)]
+unsafe impl Sync for Shared {}
 
 impl Shared {
     /// A view of `segment`, whose fixed part is made present. `region` is named in messages.
@@ -211,13 +220,41 @@ impl Shared {
         let at = |offset: usize| offset as u64;
         let locks = [offset_of!(Header, writer), offset_of!(Header, flush), offset_of!(Header, retire)].map(at);
         let slots = Slots::new(segment.clone(), at(offset_of!(Header, slots)), places.slots, &locks);
-        Ok(Shared { segment, places, slots, region: region.to_owned(), reason: Mutex::new(None) })
+        assert!(segment.len() >= places.len, "the mapping is as long as its layout");
+        let start = segment.ptr(0, 1).cast_const();
+        Ok(Shared { segment, places, slots, start, region: region.to_owned(), reason: Mutex::new(None) })
+    }
+
+    /// Element `i` of the array at `at`, of `most` elements, that [`Places`] laid out. On the path of every access to a
+    /// page: one comparison, where [`Segment::at`] makes three.
+    pub fn element<T: InMapping>(&self, at: u64, i: u64, most: u64) -> &T {
+        assert!(i < most, "element {i} of {most}");
+        debug_assert!(
+            at.is_multiple_of(align_of::<T>() as u64) && at + most * size_of::<T>() as u64 <= self.places.len
+        );
+        // SAFETY: the array lies in the mapping (`places`, whose length `new` checked), `at` is a multiple of 64 KiB or 0
+        // and the mapping page-aligned, so the element is in range and aligned; `InMapping` types are atomics, valid for
+        // any bytes; the mapping lives as long as `self.segment`.
+        #[allow(unsafe_code)]
+        unsafe {
+            &*self.start.add((at + i * size_of::<T>() as u64) as usize).cast::<T>()
+        }
+    }
+
+    /// The array of `n` elements at `at`.
+    pub fn array<T: InMapping>(&self, at: u64, n: u64) -> &[T] {
+        assert!(at + n * (size_of::<T>() as u64) <= self.places.len, "array of {n} at {at}");
+        // SAFETY: as in `element`; `at` is aligned for words wherever `Places` and the tables of heads put an array.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.start.add(at as usize).cast::<T>(), n as usize)
+        }
     }
 
     /// The words that all share.
     #[must_use]
     pub fn head(&self) -> &Header {
-        self.segment.at(0)
+        self.element(0, 0, 1)
     }
 
     /// The reader slots.

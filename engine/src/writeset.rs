@@ -155,6 +155,12 @@ impl WriteSet {
         self.pages.get(&page).copied()
     }
 
+    /// Whether the transaction needs the committed content of a page where it is: it holds differences against it.
+    #[must_use]
+    pub fn builds_on(&self, page: PageNo) -> bool {
+        matches!(self.get(page), Some(Written::Ranges { fresh: false, .. }))
+    }
+
     /// Sets a page to `new`; `old` is its committed content, `None` makes it fresh. Answers what stood there before.
     pub fn put(&mut self, page: PageNo, old: Option<&[u8]>, new: &[u8]) -> Option<Written> {
         let (first, bytes, ranges) = (self.ranges.len(), &mut self.bytes, &mut self.ranges);

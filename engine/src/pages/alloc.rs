@@ -58,7 +58,7 @@ impl Pins {
 
 impl Pages {
     fn free_stack(&self) -> &[AtomicU32] {
-        self.shared.segment.slice(self.shared.places.free, self.geo().layout.max_blocks as usize)
+        self.shared.array(self.shared.places.free, u64::from(self.geo().layout.max_blocks))
     }
 
     /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it.
@@ -122,7 +122,7 @@ impl Pages {
 
     fn touched_list(&self) -> &[AtomicU32] {
         // twice the blocks: a taker over may note again what a dead writer had noted
-        self.shared.segment.slice(self.shared.places.touched, 2 * self.geo().layout.max_blocks as usize)
+        self.shared.array(self.shared.places.touched, 2 * u64::from(self.geo().layout.max_blocks))
     }
 
     /// Notes that a block was stored to since the last retirement (`dax`, `ram`).

@@ -23,7 +23,7 @@ fn area_at(shared: &Shared, area: u32) -> (u64, u64) {
 
 fn entries(shared: &Shared, area: u32) -> &[AtomicU64] {
     let (at, n) = area_at(shared, area);
-    shared.segment.slice(at, n as usize)
+    shared.array(at, n)
 }
 
 fn table(shared: &Shared) -> &[AtomicU64] {

@@ -12,7 +12,7 @@ use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
 use crate::format::entry::{ENTRY, Entry};
 use crate::format::layout::Layout;
 use crate::medium::{Disk, Pmem, Site};
-use crate::shared::Shared;
+use crate::shared::{MAX_VIRTS, Shared};
 use crate::shm::Grace;
 use arena::{Arena, Memory};
 use std::path::PathBuf;
@@ -85,13 +85,13 @@ impl Pages {
     /// A virtblock.
     #[must_use]
     pub fn virt(&self, v: VirtNo) -> &Virt {
-        self.shared.segment.at(self.shared.places.virts + u64::from(v.0) * size_of::<Virt>() as u64)
+        self.shared.element(self.shared.places.virts, u64::from(v.0), MAX_VIRTS)
     }
 
     /// What stands beside a block.
     #[must_use]
     pub fn block(&self, b: BlockNo) -> &Block {
-        self.shared.segment.at(self.shared.places.blocks + u64::from(b.0) * size_of::<Block>() as u64)
+        self.shared.element(self.shared.places.blocks, u64::from(b.0), self.shared.places.most_blocks)
     }
 
     /// The version of `page` that a reader pinned at `pin` sees; `None` is the home.
