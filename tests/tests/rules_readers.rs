@@ -1,0 +1,279 @@
+//! Rules of what readers see and of what they keep, one short scenario each, on simulated media. Where two connections have
+//! to meet in the middle of a flush, a gate in the log's file holds it until the test lets it go.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use nvlite_engine::{Disk, Durability::Full, Durability::Process, MediumKind, Result, Session, Site, Store};
+use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, stat};
+use nvlite_tests::sim::Policy;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+const BOTH: [MediumKind; 2] = [MediumKind::Dax, MediumKind::File];
+
+/// Lets a sync of a batch end only when it was permitted.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<(u64, u64)>,
+    bell: Condvar,
+}
+
+impl Gate {
+    fn permit(&self, n: u64) {
+        self.state.lock().unwrap().0 += n;
+        self.bell.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.bell.notify_all();
+        let mut state = self.bell.wait_while(state, |s| s.0 == 0).unwrap();
+        state.0 -= 1;
+    }
+
+    /// Waits until `n` syncs have come this far.
+    fn await_arrivals(&self, n: u64) {
+        drop(self.bell.wait_while(self.state.lock().unwrap(), |s| s.1 < n).unwrap());
+    }
+}
+
+struct GatedDisk(Arc<dyn Disk>, Arc<Gate>);
+
+impl Disk for GatedDisk {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn len(&self) -> Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize> {
+        self.0.read_at(off, into)
+    }
+    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
+        self.0.write_at(off, bytes)
+    }
+    fn sync(&self, site: Site) -> Result<()> {
+        if site == Site::Batch {
+            self.1.pass();
+        }
+        self.0.sync(site)
+    }
+    fn allocate(&self, off: u64, len: u64) -> Result<()> {
+        self.0.allocate(off, len)
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+fn gated() -> (Rig, Arc<Gate>, Arc<Store>) {
+    let (rig, gate) = (Rig::new(MediumKind::File), Arc::new(Gate::default()));
+    let store = rig.open_with(|disk| Arc::new(GatedDisk(disk, gate.clone()))).unwrap();
+    (rig, gate, store)
+}
+
+fn await_published(store: &Store, jci: u64) {
+    while stat(store, "jci_published") < jci {
+        std::thread::yield_now();
+    }
+}
+
+fn sees(s: &mut Session, page: u32) -> Option<u8> {
+    s.begin_read().unwrap();
+    let seen = byte(s, page).unwrap();
+    s.end_read();
+    seen
+}
+
+#[test]
+fn p10_a_reader_sees_a_published_commit_only_when_it_is_durable() {
+    // Failure: a reader acts on a commit that a power cut then takes back; or a version that was superseded before it became
+    // visible is freed, and the reader that comes when it is visible finds another.
+    let (rig, gate, store) = gated();
+    let (mut a, mut b, mut reader) = (store.session().unwrap(), store.session().unwrap(), store.session().unwrap());
+    gate.permit(1);
+    commit(&mut a, 2, [2], 1, Full).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| commit(&mut a, 2, [2], 2, Full).unwrap());
+        gate.await_arrivals(2);
+        assert_eq!(stat(&store, "jci_published"), 2, "the flush comes after it is published");
+        assert_eq!(sees(&mut reader, 2), Some(1), "published, not durable");
+        let second = scope.spawn(|| {
+            // RESERVED needs the newest snapshot: until commit 2 is visible, this waits its turn
+            while let Err(error) = commit(&mut b, 2, [2], 3, Full) {
+                assert!(matches!(error, nvlite_engine::Error::BusySnapshot | nvlite_engine::Error::Busy(_)), "{error}");
+                nvlite_engine::store::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        gate.permit(1);
+        gate.await_arrivals(3);
+        assert_eq!(stat(&store, "jci_published"), 3);
+        assert_eq!(sees(&mut reader, 2), Some(2), "durable by now, and superseded before anybody looked");
+        reader.begin_read().unwrap();
+        gate.permit(1);
+        second.join().unwrap();
+        assert_eq!(byte(&mut reader, 2).unwrap(), Some(2), "the snapshot stays");
+        reader.end_read();
+        assert_eq!(sees(&mut reader, 2), Some(3));
+    });
+    let mut s = rig.crash(Policy::Oldest).open().unwrap().session().unwrap();
+    assert_eq!(sees(&mut s, 2), Some(3));
+}
+
+#[test]
+fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
+    // Failure: nobody pins the middle one of three commits when the third is applied, it is pruned, and becomes visible.
+    let (_rig, gate, store) = gated();
+    let (mut a, mut reader) = (store.session().unwrap(), store.session().unwrap());
+    gate.permit(1);
+    commit(&mut a, 2, [2], 1, Full).unwrap();
+    std::thread::scope(|scope| {
+        let (gate, store) = (&gate, &store);
+        let handle = scope.spawn(move || {
+            commit(&mut a, 2, [2], 2, Full).unwrap();
+            a
+        });
+        gate.await_arrivals(2);
+        gate.permit(1);
+        let mut a = handle.join().unwrap();
+        // a connection that has committed sees its own, and writes on before anybody has looked at it
+        let next = scope.spawn(move || commit(&mut a, 2, [2], 3, Full).unwrap());
+        gate.await_arrivals(3);
+        assert_eq!((stat(store, "jci_published"), stat(store, "jci_visible")), (3, 2));
+        assert_eq!(sees(&mut reader, 2), Some(2));
+        gate.permit(1);
+        next.join().unwrap();
+    });
+}
+
+#[test]
+fn h7_many_waiting_commits_share_a_flush() {
+    // Failure: the lock on the identifier is held over the flush, and every committer pays one of its own.
+    let (_rig, gate, store) = gated();
+    gate.permit(1);
+    commit(&mut store.session().unwrap(), 2, [2], 1, Full).unwrap();
+    let before = stat(&store, "batches");
+    let mut sessions: Vec<Session> = (0..2).map(|_| store.session().unwrap()).collect();
+    std::thread::scope(|scope| {
+        let mut first = sessions.pop().unwrap();
+        scope.spawn(move || commit(&mut first, 2, [2], 2, Full).unwrap());
+        gate.await_arrivals(2);
+        // below FULL its commits are visible at once, so that the next writer does not wait for the flush in progress
+        assert_eq!(stat(&store, "jci_published"), 2);
+        let mut second = sessions.pop().unwrap();
+        scope.spawn(move || {
+            while commit(&mut second, 2, [2], 3, Full).is_err() {
+                nvlite_engine::store::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        gate.permit(1);
+        await_published(&store, 3);
+        gate.permit(1);
+    });
+    assert!(stat(&store, "batches") - before <= 2);
+}
+
+#[test]
+fn p16_an_old_reader_keeps_its_snapshot_and_stops_no_retirement() {
+    // Failure: a home is overwritten that an old reader still needs, or the log fills because it is spared.
+    for kind in BOTH {
+        let rig = Rig::with_budget(kind, 1 << 20);
+        let store = rig.open().unwrap();
+        let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 700, 2..=700, 1, Full).unwrap();
+        store.checkpoint().unwrap();
+        drop((s, old));
+        drop(store);
+        // a new mapping: the fast tier is cold where the medium does not keep it
+        let rig = rig.crash(Policy::Newest);
+        let store = rig.open().unwrap();
+        (s, old) = (store.session().unwrap(), store.session().unwrap());
+        old.begin_read().unwrap();
+        for n in 2..=5 {
+            // large ones replace homes unseen, small ones bring pages in
+            commit(&mut s, 700, 200..=500, n, Full).unwrap();
+            commit(&mut s, 700, (2..=60).step_by(7), n, Full).unwrap();
+            store.checkpoint().unwrap();
+            assert_eq!(stat(&store, "jci_retired"), stat(&store, "jci_published"), "{kind:?}: retirement stopped");
+            assert!(all_are(&mut old, 2..=700, 1).unwrap(), "{kind:?}: round {n}: the old snapshot changed");
+        }
+        if kind == MediumKind::File {
+            assert!(stat(&store, "homes_saved") > 0, "homes were needed");
+        }
+        old.end_read();
+        assert!(all_are(&mut s, 200..=500, 5).unwrap());
+        let mut s = rig.crash(Policy::Oldest).open().unwrap().session().unwrap();
+        assert!(all_are(&mut s, 200..=500, 5).unwrap() && all_are(&mut s, 501..=700, 1).unwrap());
+    }
+}
+
+#[test]
+fn h5_nobody_reads_a_page_while_it_is_stored_in_place() {
+    // Failure: a pinned snapshot, or a pointer that xFetch gave out, shows bytes of a later commit.
+    for kind in BOTH {
+        let store = Rig::new(kind).open().unwrap();
+        let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+        reader.begin_read().unwrap();
+        let pointer = reader.fetch(offset(3), PAGE).unwrap().unwrap();
+        for n in 2..=5 {
+            commit(&mut s, 4, 2..=4, n, Process).unwrap();
+            assert!(all_are(&mut reader, 2..=4, 1).unwrap(), "{kind:?}");
+            // SAFETY: valid and unchanged until unfetch, for PAGE bytes.
+            let seen = unsafe { std::slice::from_raw_parts(pointer, PAGE) };
+            assert_eq!(seen, content(3, 1), "{kind:?}: under the pointer");
+        }
+        reader.unfetch(offset(3), pointer);
+        reader.end_read();
+        assert!(all_are(&mut reader, 2..=4, 5).unwrap());
+    }
+}
+
+#[test]
+fn p17_invariant_4_a_freed_block_is_not_reused_before_its_replacement_is_durable() {
+    // Failure: the block that the durable table still names holds another page's content when the power fails.
+    let rig = Rig::new(MediumKind::Dax);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 3, 2..=3, 1, Full).unwrap();
+    store.checkpoint().unwrap();
+    for n in 2..=200u8 {
+        let mut reader = store.session().unwrap();
+        reader.begin_read().unwrap();
+        commit(&mut s, 3, [2 + u32::from(n % 2)], n, Full).unwrap();
+        drop(reader);
+        if n % 5 == 0 {
+            let mut t = rig.crash(Policy::Oldest).open().unwrap().session().unwrap();
+            let want = if n % 2 == 0 { (n, n - 1) } else { (n - 1, n) };
+            let got = (byte(&mut t, 2).unwrap(), byte(&mut t, 3).unwrap());
+            assert_eq!(got, (Some(want.0), Some(want.1)), "after {n} commits");
+        }
+    }
+    assert!(stat(&store, "pages_copied") > 2 * stat(&store, "blocks_max"), "every block was used again");
+}
+
+#[test]
+fn p12_p16_memory_stays_bounded_under_a_reader_that_stays_while_writers_go_on() {
+    // Failure: one forgotten SELECT, and every commit after it keeps a version of every page that it changed.
+    for kind in [MediumKind::Ram, MediumKind::File] {
+        let rig = Rig::with_budget(kind, 1 << 20);
+        let store = rig.open().unwrap();
+        let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 8, 2..=8, 1, Process).unwrap();
+        reader.begin_read().unwrap();
+        let most = |s: &mut Session, commits: u32| {
+            let mut most = (0, 0);
+            for n in 0..commits {
+                commit(s, 8, [2 + n % 7], (n % 250) as u8, Process).unwrap();
+                most.0 = stat(&store, "blocks_present").max(most.0);
+                most.1 = stat(&store, "cold_blocks").max(most.1);
+            }
+            most
+        };
+        let first = most(&mut s, 1500);
+        let later = most(&mut s, 1500);
+        println!("{kind:?}: {first:?}, then {later:?}");
+        assert!(later.0 <= first.0 && later.1 <= first.1, "{kind:?}: {first:?}, then {later:?}");
+        assert!(all_are(&mut reader, 2..=8, 1).unwrap(), "{kind:?}");
+    }
+}
