@@ -287,7 +287,7 @@ fn first(
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
             set_aside(files, &format!("{id}"))?;
-            remove(&stale(&files.region, &id.to_string()));
+            [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &id.to_string())));
             return Err(Error::Busy("a clean close was finished; try again"));
         }
         (Some(id), Some(s)) if s.region == id => {
@@ -298,6 +298,10 @@ fn first(
         (Some(id), _) => return Err(missing(files, id)),
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
+            if s.complete {
+                // a clean close was interrupted after its last write: everything in it is at home
+                [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &s.region.to_string())));
+            }
             return Err(Error::Busy("a stale region was set aside; try again"));
         }
         (None, None) => adopt(base, options, files, handle)?,
@@ -450,6 +454,9 @@ impl Attached {
         engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
         if engine.live.anyone_else() {
             slots.release(engine.keeper);
+            // gone before the attach lock is: of two that leave at once, the second must find itself the last
+            drop(base);
+            drop(engine);
             return Ok(());
         }
         let done = !keep && engine.finish_all()?;
