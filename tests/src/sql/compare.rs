@@ -24,6 +24,8 @@ pub struct Case {
     pub cache: u32,
     /// As the pragma counts, bytes.
     pub mmap: u64,
+    /// More URI parameters for nvlite.
+    pub more: &'static str,
     /// Operations.
     pub ops: usize,
 }
@@ -101,7 +103,7 @@ impl Side {
         if new && self.system.is_stock() {
             Connection::open(&self.path)?.execute_batch(&create)?;
         }
-        let db = self.system.open(&self.path, 0)?;
+        let db = self.system.open_with(&self.path, 0, self.case.more)?;
         if new && !self.system.is_stock() {
             db.execute_batch(&create)?;
         }
