@@ -9,10 +9,11 @@ use nvlite_tests::sim::history::Shape;
 use nvlite_tests::sim::toy::{Bug, Toy, ToyMedium};
 
 const SHAPE: Shape = Shape { steps: 4, ..Shape::TINY };
+const PLAN: Plan = Plan { points: usize::MAX, singles: 16, random: 6, exhaust: 100, nest: 11, depth: 2 };
 
 fn run(toy: Toy, seed: u64, deleted: Option<Site>) -> Result<Report, Failure> {
     let recording = record(&toy, SHAPE, seed).expect("a toy works as long as nothing crashes");
-    explore(&toy, &recording, SHAPE, Plan::TINY, seed, deleted)
+    explore(&toy, &recording, SHAPE, PLAN, seed, deleted)
 }
 
 fn caught(toy: Toy, deleted: Option<Site>) -> bool {
