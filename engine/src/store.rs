@@ -9,7 +9,7 @@ use crate::medium::BaseOpener;
 use crate::refusal;
 pub use crate::session::Session;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How to open a database. Values that conflict with those of processes already attached are an error that says so.
@@ -74,7 +74,7 @@ pub struct Store {
     /// Some until closed.
     held: Option<Held>,
     options: Options,
-    keeper: Option<Keeper>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 impl Store {
@@ -93,7 +93,7 @@ impl Store {
             }
         };
         Ok(Arc::new_cyclic(|store| Store {
-            keeper: Keeper::start(&attached.engine, store.clone()),
+            keeper: Mutex::new(Keeper::start(&attached.engine, store.clone())),
             held: Some(Held::Attached(Box::new(attached))),
             options: options.clone(),
         }))
@@ -106,7 +106,11 @@ impl Store {
     /// As [`attach`](Self::attach).
     pub fn assemble(parts: Parts) -> Result<Arc<Store>> {
         let engine = assemble::from_parts(parts)?;
-        Ok(Arc::new(Store { held: Some(Held::Assembled(Box::new(engine))), options: Options::default(), keeper: None }))
+        Ok(Arc::new(Store {
+            held: Some(Held::Assembled(Box::new(engine))),
+            options: Options::default(),
+            keeper: Mutex::new(None),
+        }))
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -135,8 +139,22 @@ impl Store {
 
     /// Tells the keeper that there may be something to retire.
     pub(crate) fn committed(&self) {
-        if let Some(keeper) = &self.keeper {
+        if self.engine().mapped() {
+            return; // there is none
+        }
+        if let Some(keeper) = self.keeper().as_ref() {
             keeper.nudge(self.engine());
+        }
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<Keeper>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop_keeper(&self) {
+        let keeper = self.keeper().take();
+        if let Some(keeper) = keeper {
+            keeper.stop(self.engine().forked());
         }
     }
 
@@ -189,16 +207,20 @@ impl Store {
     /// # Errors
     /// Of the media; `Busy` if connections are still open.
     pub fn close(self: Arc<Self>) -> Result<()> {
+        // the keeper borrows the store for each of its turns: with it stopped, whoever else has the store is a connection
+        self.stop_keeper();
         match Arc::try_unwrap(self) {
             Ok(mut store) => store.detach(),
-            Err(_) => Err(Error::Busy("connections are still open")),
+            Err(store) => {
+                let weak = Arc::downgrade(&store);
+                *store.keeper() = Keeper::start(store.engine(), weak);
+                Err(Error::Busy("connections are still open"))
+            }
         }
     }
 
     fn detach(&mut self) -> Result<()> {
-        if let Some(keeper) = self.keeper.take() {
-            keeper.stop(self.engine().forked());
-        }
+        self.stop_keeper();
         match self.held.take() {
             Some(Held::Attached(attached)) => attached.detach(self.options.keep_region),
             Some(Held::Assembled(_)) | None => Ok(()),

@@ -1,0 +1,168 @@
+//! From the write set to a commit: what FCNTL_SYNC and COMMIT_PHASETWO do (P1).
+
+use super::{PAGE_ONE, Session};
+use crate::base::{PageNo, Result};
+use crate::format::mark;
+use crate::pages::heads;
+use crate::pages::virt::Place;
+use crate::store::Durability;
+use crate::writeset::Written;
+
+impl Session {
+    /// FCNTL_SYNC: builds the commit and reserves all it needs. Every error of a transaction is returned here. Repeatable.
+    ///
+    /// # Errors
+    /// `Full`, `Io`, `Corrupt`, `Failed`, `Forked`, `LockLost`; never `Busy`.
+    pub fn prepare(&mut self) -> Result<()> {
+        self.store.engine().check()?;
+        self.prepared = None;
+        if !self.holding || self.set.is_empty() {
+            return Ok(());
+        }
+        self.settle_page_size()?;
+        let size = self.settle_size()?;
+        let mut pages = std::mem::take(&mut self.sorted);
+        pages.clear();
+        pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
+        pages.sort_unstable_by_key(|p| p.0);
+        let result = self.prepare_pages(&pages, size);
+        self.sorted = pages;
+        result?;
+        self.prepared = Some(size);
+        Ok(())
+    }
+
+    fn prepare_pages(&mut self, pages: &[(PageNo, Written)], size: u32) -> Result<()> {
+        let engine = self.store.engine();
+        let old_size = self.pages.unwrap_or(0);
+        let packer = &mut self.commit.packer;
+        packer.clear();
+        let mut shadows = 0;
+        for &(page, written) in pages {
+            match written {
+                Written::Ranges { fresh, first, n } => packer.ranges(page, fresh, self.set.ranges(first, n)),
+                Written::Shadow(v) => match engine.pages.virt(v).place() {
+                    Place::Cold(c) => packer.block(page, c, true),
+                    Place::Fast(b) => packer.block(page, b.0, false),
+                    Place::Home | Place::Free => return Err(engine.pages.corrupt("write set", "a lost shadow".into())),
+                },
+            }
+            shadows += u32::from(matches!(written, Written::Shadow(_)));
+        }
+        packer.finish();
+        self.commit.pages = pages.len();
+        self.commit.shrinks = size < old_size;
+        let base = self.base.as_deref().expect("opened by begin_read");
+        let n = pages.len() as u32;
+        engine.reserve_ring(self.commit.packer.parts(), base)?;
+        heads::reserve(&engine.shared, n)?;
+        engine.pages.reserve_virts(2 * n + 64)?;
+        let undisturbed = self.evictions == engine.evictions();
+        engine.reserve_for(self.slot, pages, &self.set, undisturbed, base)?;
+        if shadows > 0 {
+            engine.persist_shadows(shadows)?;
+        }
+        Ok(())
+    }
+
+    /// Fixes the page size of a new database: what its first page says by now (see [`follow_header`](Self::follow_header)),
+    /// or, if a large transaction spills before that is written, the unit in which it writes.
+    pub(super) fn settle_page_size(&mut self) -> Result<()> {
+        if self.page_size().is_some() {
+            return Ok(());
+        }
+        self.store.engine().fix_page_size(self.provisional)
+    }
+
+    pub(super) fn repage(&mut self, size: u32) -> Result<()> {
+        let (old, end) = (self.provisional, self.set.end.unwrap_or(0));
+        let mut bytes = vec![0; old as usize * end as usize];
+        for n in 1..=end {
+            let at = (n as usize - 1) * old as usize;
+            self.read_in_page(PageNo(n), 0, &mut bytes[at..at + old as usize])?;
+        }
+        let truncated = self.set.truncated;
+        self.set.clear();
+        self.provisional = size;
+        bytes.resize(bytes.len().next_multiple_of(size as usize), 0);
+        for (i, page) in bytes.chunks(size as usize).enumerate() {
+            self.set.put(PageNo(i as u32 + 1), None, page);
+            self.set.end = Some(i as u32 + 1);
+        }
+        self.set.truncated = truncated;
+        Ok(())
+    }
+
+    /// Settles the size of the database and its header: what @28 says if it can be believed, else the highest end; a
+    /// change counter that the transaction did not raise is raised (P1, P6). Pages it adds without writing them are zero.
+    fn settle_size(&mut self) -> Result<u32> {
+        let old_pages = self.committed_pages()?;
+        let mut first = [0u8; mark::HEADER];
+        self.read_in_page(PAGE_ONE, 0, &mut first)?;
+        let mut committed = [0u8; 4];
+        if old_pages > 0 {
+            self.read_committed(PAGE_ONE, 24, &mut committed)?;
+        }
+        let mut changed = false;
+        let end = match self.set.end {
+            Some(end) if self.set.truncated => end,
+            end => end.unwrap_or(0).max(old_pages),
+        };
+        let size = mark::pages(&first).unwrap_or(end);
+        if old_pages > 0 && first[24..28] == committed {
+            let counter = crate::format::get_be32(&first, 24).wrapping_add(1).to_be_bytes();
+            crate::format::put(&mut first, 24, &counter);
+            crate::format::put(&mut first, 92, &counter);
+            changed = true;
+        }
+        if mark::pages(&first) != Some(size) {
+            let counter: [u8; 4] = [first[24], first[25], first[26], first[27]];
+            crate::format::put(&mut first, 28, &size.to_be_bytes());
+            crate::format::put(&mut first, 92, &counter);
+            changed = true;
+        }
+        if changed {
+            let page_size = self.page_size().unwrap_or(4096);
+            self.write_in_page(PAGE_ONE, page_size, 0, &first)?;
+        }
+        let hole = self.store.engine().hole();
+        for page in (old_pages + 1..=size).map(PageNo) {
+            if self.set.get(page).is_none() && page != hole {
+                self.set.put(page, None, &[]);
+            }
+        }
+        Ok(size)
+    }
+
+    /// FCNTL_COMMIT_PHASETWO: commits what was prepared; a no-op without a preparation. Fails only by failing the region.
+    /// Releases the writer lock as soon as the commit is published, then waits as `durability` says.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn commit(&mut self, durability: Durability) -> Result<()> {
+        let Some(size) = self.prepared.take() else { return Ok(()) };
+        let engine = self.store.engine();
+        let at_once = engine.mapped() || durability == Durability::Process;
+        let set = &self.set;
+        let shadow = |page: PageNo| match set.get(page) {
+            Some(Written::Shadow(v)) => Some(v),
+            _ => None,
+        };
+        let jci = engine.publish(self.slot, &mut self.commit, at_once, &shadow);
+        // shadows of pages that were cut off never became versions
+        self.set.shadows().filter(|(page, _)| page.0 > size).for_each(|(_, v)| engine.pages.give_back(v));
+        self.last_commit = jci;
+        self.pin = Some(jci);
+        self.pages = None;
+        engine.pages.pump();
+        self.set.clear();
+        self.release_lock();
+        let (engine, base) = self.parts();
+        match durability {
+            Durability::Full => engine.flush(self.slot, jci, base),
+            Durability::Process => engine.write_through(self.slot, jci, base),
+        }?;
+        self.store.committed();
+        Ok(())
+    }
+}
