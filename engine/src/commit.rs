@@ -183,6 +183,7 @@ impl Engine {
     pub fn repair(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         let _ = base;
+        head.maintenance.store(0, R);
         let jci = Jci(head.pending_jci.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
         let record = if pending { self.pending_record(jci) } else { None };

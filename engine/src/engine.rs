@@ -14,6 +14,10 @@ use crate::shared::{Shared, count};
 use crate::shm::{ForkGuard, Hold, Liveness, PinAt, Pinned, SlotNo};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longest wait for maintenance under the writer lock.
+const MAINTENANCE: Duration = Duration::from_millis(100);
 
 /// What the region lies on.
 #[derive(Clone)]
@@ -209,6 +213,39 @@ impl Engine {
                 Ok(true)
             }
         }
+    }
+
+    /// As [`hold`](Self::hold), but a lock held for maintenance is waited for, for a while: it is given back soon.
+    pub fn hold_past_maintenance(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+        let mut began = None;
+        loop {
+            // read before the attempt, too: one that fails after the word was cleared met the maintainer
+            let maintenance = || self.shared.head().maintenance.load(Ordering::SeqCst) != 0;
+            let before = maintenance();
+            if self.hold(slot, base)? {
+                return Ok(true);
+            }
+            let waited = began.get_or_insert_with(Instant::now).elapsed();
+            // a maintainer that died before it had the lock leaves the word set: no reason to wait for ever
+            if !(before || maintenance()) || waited > MAINTENANCE {
+                return Ok(false);
+            }
+            self.check()?;
+            std::thread::yield_now();
+        }
+    }
+
+    /// Does `work` under the writer lock if nobody wants it; `None` if somebody does.
+    pub fn maintain<T>(&self, slot: SlotNo, work: impl FnOnce() -> T) -> Option<T> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        head.maintenance.store(1, Ordering::SeqCst);
+        let held = head.writer.try_hold_idle(slots, slot) == Hold::Held;
+        let done = held.then(work);
+        head.maintenance.store(0, Ordering::SeqCst);
+        if held {
+            head.writer.release(slots, slot);
+        }
+        done
     }
 
     /// Copies a whole slot of the ring out.

@@ -12,7 +12,7 @@ use crate::pages::heads;
 use crate::pages::virt::Place;
 use crate::retire::Which;
 use crate::shared::tally;
-use crate::shm::{Hold, SlotNo};
+use crate::shm::SlotNo;
 use std::time::{Duration, Instant};
 
 const R: Ordering = Ordering::Relaxed;
@@ -72,18 +72,16 @@ impl Engine {
 
     /// Brings a page that was just read from its home in, if a block is free and nobody wants the writer lock.
     pub fn promote(&self, slot: SlotNo, page: PageNo, base: &dyn BaseFile) {
-        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let head = self.shared.head();
         if self.pages.free_blocks() == 0 && head.blocks_present.load(R) >= self.pages.geo().layout.max_blocks {
             return;
         }
-        if head.writer.try_hold_idle(slots, slot) != Hold::Held {
-            return;
-        }
-        let room = self.pages.free_blocks() > 0 || self.pages.grow().unwrap_or(false);
-        if room && let Err(error) = self.bring_in(page, base) {
-            tracing::debug!(%error, "a page was not brought in");
-        }
-        head.writer.release(slots, slot);
+        self.maintain(slot, || {
+            let room = self.pages.free_blocks() > 0 || self.pages.grow().unwrap_or(false);
+            if room && let Err(error) = self.bring_in(page, base) {
+                tracing::debug!(%error, "a page was not brought in");
+            }
+        });
     }
 
     /// Makes sure that `n` blocks are free, without touching the pages in `keep`. Under the writer lock of `slot`.
@@ -109,8 +107,9 @@ impl Engine {
             }
             self.pages.pump();
             self.pages.pump();
-            if self.mapped() && self.pages.free_blocks() < n {
+            if self.pages.free_blocks() < n && (self.mapped() || round == 2) {
                 self.retire_now(base)?;
+                self.pages.pump();
             }
             if self.pages.free_blocks() >= n {
                 break;
@@ -168,6 +167,11 @@ impl Engine {
             }
             if gone(page) {
                 freed += self.drop_page(page, v);
+                continue;
+            }
+            if page.0 > size {
+                // cut off, but a reader from before the cut needs it: it has no home to go to
+                freed += if urgent { self.move_to_cold(v)? } else { 0 };
                 continue;
             }
             if virt.used.load(R) != 0 && !urgent {
@@ -260,14 +264,16 @@ impl Engine {
             self.pages.discard(v, upper, false);
             return Ok(1);
         }
-        if !urgent || virt.named.load(R) != 0 {
-            return Ok(0);
-        }
+        if urgent { self.move_to_cold(v) } else { Ok(0) }
+    }
+
+    /// Moves a version that only readers need to the cold file. Answers the blocks that come free.
+    fn move_to_cold(&self, v: VirtNo) -> Result<u32> {
+        let virt = self.pages.virt(v);
         let Place::Fast(b) = virt.place() else { return Ok(0) };
         self.pages.reserve_virts(1)?;
-        let content = self.pages.geo().arena.view(b).to_vec();
         let cold = self.pages.take_cold(v)?;
-        self.pages.write_cold(cold, &content)?;
+        self.pages.write_cold(cold, self.pages.geo().arena.view(b))?;
         self.pages.vacate(v, Place::Cold(cold), self.shared.published());
         Ok(1)
     }

@@ -5,7 +5,7 @@ use crate::base::sync::Ordering;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
 use crate::retire::Which;
-use crate::shm::{Hold, SlotNo};
+use crate::shm::SlotNo;
 use crate::store::Store;
 use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -105,10 +105,8 @@ fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> cr
     let used = head.ring_head.load(Ordering::Relaxed) - head.ring_tail.load(Ordering::Relaxed);
     if used > engine.layout.ring_slots / 4 {
         engine.write_homes(*slot, &Which::Logged, false, base.as_ref())?;
-        if engine.pages.cold_used() > 0 && head.writer.try_hold_idle(engine.shared.slots(), *slot) == Hold::Held {
-            let tidied = engine.tidy_cold();
-            head.writer.release(engine.shared.slots(), *slot);
-            tidied?;
+        if engine.pages.cold_used() > 0 {
+            engine.maintain(*slot, || engine.tidy_cold()).transpose()?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use crate::base::{Error, Incarnation, Jci, PageNo, Result};
 use crate::commit::Prepared;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
-use crate::pages::virt::{Place, Virt};
+use crate::pages::virt::{FETCHED, Place, Virt};
 use crate::refusal;
 use crate::shared::tally;
 use crate::shm::{PinAt, SlotNo};
@@ -138,7 +138,7 @@ impl Session {
     fn take_lock(&mut self) -> Result<()> {
         let (engine, base) = self.parts();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
-        if !engine.hold(self.slot, base)? {
+        if !engine.hold_past_maintenance(self.slot, base)? {
             tally(&head.counters.busy, 1);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);
@@ -331,6 +331,7 @@ impl Session {
         let virt = engine.pages.version(page, pin);
         let pointer = match virt.map(Virt::place) {
             Some(Place::Fast(b)) => {
+                engine.pages.block(b).flags.fetch_add(FETCHED, Ordering::AcqRel);
                 slot.add_fetch();
                 virt.into_iter().for_each(Virt::touch);
                 Some(engine.pages.geo().arena.address(b, within))
@@ -342,9 +343,13 @@ impl Session {
     }
 
     /// xUnfetch of one pointer that [`fetch`](Self::fetch) answered.
-    pub fn unfetch(&mut self, _offset: u64, _pointer: *const u8) {
-        if !self.store.engine().forked() {
-            self.store.engine().shared.slots().get(self.slot).drop_fetch();
+    pub fn unfetch(&mut self, _offset: u64, pointer: *const u8) {
+        let engine = self.store.engine();
+        if !engine.forked() {
+            if let Some(b) = engine.pages.geo().arena.block_at(pointer) {
+                engine.pages.block(b).flags.fetch_sub(FETCHED, Ordering::AcqRel);
+            }
+            engine.shared.slots().get(self.slot).drop_fetch();
         }
     }
 

@@ -127,6 +127,8 @@ pub struct Header {
     pub heads_area: AtomicU32,
     pub heads_used: AtomicU32,
     pub heads_tombs: AtomicU32,
+    /// 1 while the writer lock is held for maintenance: short, and no reason to tell anybody that the database is busy.
+    pub maintenance: AtomicU32,
     /// Unlinked virtblocks: waiting for a grace period to begin, in one, waiting for the low-water mark, for a fence.
     pub limbo: List,
     pub grace: List,

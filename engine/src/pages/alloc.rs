@@ -5,7 +5,7 @@
 //! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
 //! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
 
-use super::virt::{Block, ENTRY_CHANGED, Place, Virt};
+use super::virt::{Block, ENTRY_CHANGED, FETCHED, Place, Virt};
 use super::{Pages, heads};
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
@@ -301,11 +301,42 @@ impl Pages {
         let head = self.shared.head();
         let must_clear = matches!(virt.place(), Place::Fast(_)) && self.pmem.is_some();
         let must_age = must_clear || virt.named.load(R) != 0;
-        if quiet && !must_age {
+        if quiet && !must_age && !self.is_fetched(v) {
             return self.release(v);
         }
         virt.until.store(if must_age { until.0 } else { 0 }, R);
         self.append(if quiet { &head.aging } else { &head.limbo }, v);
+    }
+
+    /// Whether a pointer into its block is out. A count that a dead process left does not stand longer than the pointers
+    /// of the living.
+    fn is_fetched(&self, v: VirtNo) -> bool {
+        match self.virt(v).place() {
+            Place::Fast(b) => {
+                self.block(b).flags.load(Ordering::Acquire) >= FETCHED && self.shared.slots().fetches_out()
+            }
+            _ => false,
+        }
+    }
+
+    /// The first virtblock of `aging` whose time has come, taken off; those with pointers out go round once more.
+    fn pop_aged(&self) -> Option<VirtNo> {
+        let head = self.shared.head();
+        let (attested, last) = (head.attested.load(R), head.aging.last.load(R));
+        loop {
+            let v = VirtNo(head.aging.first.load(R));
+            if v == VirtNo::NONE || self.virt(v).until.load(R) > attested {
+                return None;
+            }
+            self.pop(&head.aging);
+            if !self.is_fetched(v) {
+                return Some(v);
+            }
+            self.append(&head.limbo, v);
+            if v.0 == last {
+                return None;
+            }
+        }
     }
 
     /// Replaces a virtblock's block, fast or cold, by another place, and gives the block back when nobody reads it any more.
@@ -322,6 +353,7 @@ impl Pages {
             Place::Home | Place::Free => {}
         }
         virt.move_to(place);
+        virt.named.store(0, R); // it is the old block that the journal names
         self.discard(carrier, until, false);
     }
 
@@ -360,7 +392,9 @@ impl Pages {
         }
         if head.grace.first.load(R) != 0 && self.grace_over() {
             while let Some(v) = self.pop(&head.grace) {
-                self.append(&head.aging, v);
+                // a frame survives nothing and is named by nothing: only pointers into it can keep it
+                let waits = self.pmem.is_some() || self.virt(v).until.load(R) != 0 || self.is_fetched(v);
+                if waits { self.append(&head.aging, v) } else { self.release(v) }
             }
         }
         if head.grace.first.load(R) == 0 && head.limbo.first.load(R) != 0 {
@@ -371,17 +405,13 @@ impl Pages {
             self.grace_over();
         }
         if self.pmem.is_none() {
-            let attested = head.attested.load(R);
-            while head.aging.first.load(R) != 0 && self.virt(VirtNo(head.aging.first.load(R))).until.load(R) <= attested
-            {
-                if let Some(v) = self.pop(&head.aging) {
-                    self.release(v);
-                }
+            while let Some(v) = self.pop_aged() {
+                self.release(v);
             }
         }
     }
 
-    /// Whether every read and every pointer that could reach the list `grace` when it was filled is gone. A process that
+    /// Whether every read that could reach the list `grace` when it was filled is gone. A process that
     /// sees the list for the first time measures from now on, which is later than needed and so right.
     fn grace_over(&self) -> bool {
         let epoch = self.shared.head().grace_epoch.load(R);
@@ -390,7 +420,7 @@ impl Pages {
         if state.0 != epoch || state.1.is_none() {
             *state = (epoch, Some(Grace::begin(slots)));
         }
-        state.1.as_mut().is_some_and(|grace| grace.is_over(slots))
+        state.1.as_mut().is_some_and(|grace| grace.passed(slots))
     }
 
     /// Clears the durable entries of blocks whose time has come; persistent, and so free, after the caller's fence and
@@ -419,10 +449,16 @@ impl Pages {
         }
     }
 
-    /// Frees what [`clear_entries`](Self::clear_entries) cleared, after a fence of the same thread.
+    /// Frees what [`clear_entries`](Self::clear_entries) cleared, after a fence of the same thread. Those with pointers
+    /// out go round once more; their entries are gone already, in the order that recovery needs.
     pub fn after_fence(&self) {
-        while let Some(v) = self.pop(&self.shared.head().cleared) {
-            self.release(v);
+        let head = self.shared.head();
+        while let Some(v) = self.pop(&head.cleared) {
+            if self.is_fetched(v) {
+                self.append(&head.limbo, v);
+            } else {
+                self.release(v);
+            }
         }
     }
 

@@ -107,6 +107,13 @@ impl Arena {
         }
     }
 
+    /// The block that an address of [`address`](Self::address) lies in.
+    #[must_use]
+    pub fn block_at(&self, address: *const u8) -> Option<BlockNo> {
+        let bytes = address.addr().checked_sub(self.address(BlockNo(0), 0).addr())?;
+        u32::try_from(bytes as u64 / u64::from(self.size)).ok().map(BlockNo)
+    }
+
     /// A block's bytes in place. For the holder of the writer lock (or of recovery), and for the version that is current:
     /// only that holder changes it, and it does not while it holds the view.
     #[must_use]

@@ -121,7 +121,7 @@ impl Virt {
 /// | offset | field |
 /// | --- | --- |
 /// | 0 | the virtblock whose content it is, 0 if free |
-/// | 4 | 1 if its entry changed since the last retirement |
+/// | 4 | bit 0: its entry changed since the last retirement; from bit 8 on: pointers into it that are out (any reader) |
 /// | 8 | which 64ths of it were stored to since the last retirement |
 #[repr(C)]
 #[derive(Default)]
@@ -134,6 +134,8 @@ pub struct Block {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Block>() == 16);
 
+/// One pointer into the block, in its flags.
+pub const FETCHED: u32 = 1 << 8;
 /// Its entry changed since the last retirement.
 pub const ENTRY_CHANGED: u32 = 1;
 
