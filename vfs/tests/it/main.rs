@@ -4,7 +4,6 @@
 mod answers;
 mod attach;
 mod files;
-mod forks;
 mod formats;
 mod pragmas;
 mod snapshots;

@@ -1,7 +1,17 @@
 //! A forked child has the parent's connections in its memory and must not be able to harm them.
+//!
+//! A program of its own, one test at a time: a child inherits every lock that another thread of its parent holds at the
+//! fork, that of SQLite's allocator, too, and would wait for it for ever.
+#![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::panic)]
 
-use crate::support::*;
+#[path = "it/support.rs"]
+mod support;
+
 use rusqlite::Connection;
+use std::sync::{Mutex, PoisonError};
+use support::*;
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs `child` in a forked child and answers its exit status.
 fn in_child(child: impl FnOnce() -> i32) -> i32 {
@@ -23,6 +33,7 @@ fn in_child(child: impl FnOnce() -> i32) -> i32 {
 
 #[test]
 fn a_child_can_neither_use_nor_harm_the_parents_connection() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_both(|site| {
         let db = site.open();
         fill(&db, "t", 20, 100);
@@ -44,6 +55,7 @@ fn a_child_can_neither_use_nor_harm_the_parents_connection() {
 
 #[test]
 fn a_child_opens_its_own_connection() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_both(|site| {
         let db = site.open();
         fill(&db, "t", 20, 100);
