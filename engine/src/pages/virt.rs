@@ -1,6 +1,5 @@
 //! Virtblocks: one per version of a page, wherever its content lies. Page tables point at virtblocks, never at blocks.
 
-use crate::base::limits::{GATE_PAGES, MAX_PAGE_SIZE};
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
 use crate::shm::Shared as InMapping;
@@ -66,7 +65,7 @@ pub struct Virt {
     pub named: AtomicU64,
 }
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Virt>() == 64 && GATE_PAGES > 0 && MAX_PAGE_SIZE.is_multiple_of(64));
+const _: () = assert!(size_of::<Virt>() == 64 && std::mem::offset_of!(Virt, birth) == 16);
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
