@@ -48,7 +48,6 @@ fn random_sql_on_ram_is_as_on_stock() {
 const LEAST: &str = "&region=1MiB";
 
 #[test]
-#[ignore = "VACUUM of a database about as large as the fast tier ends in SQLITE_FULL"]
 fn random_sql_in_the_least_region_on_file() {
     play(System::File, LEAST);
 }
