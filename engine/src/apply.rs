@@ -6,7 +6,7 @@ use crate::base::{BlockNo, Jci, PageNo, VirtNo};
 use crate::format::entry::Entry;
 use crate::format::journal::Change;
 use crate::pages::alloc::Pins;
-use crate::pages::virt::{ENTRY_CHANGED, Place};
+use crate::pages::virt::{ENTRY_CHANGED, FETCHED, Place, Virt};
 use crate::pages::{Pages, heads};
 use crate::shared::count;
 
@@ -20,8 +20,10 @@ pub struct Apply<'a> {
     pub jci: Jci,
     /// What readers pin, `visible` included unless the gate is closed.
     pub pins: &'a Pins,
-    /// Whether stores in place are allowed: the gate is closed and no fetched pointer is out.
+    /// Whether stores in place are allowed: the gate is closed.
     pub in_place: bool,
+    /// Whether some connection has fetched pointers out; which blocks they point into, the blocks say.
+    pub fetches: bool,
     /// Virtblocks made for the shadow blocks that the record names; empty when a dead writer's record is applied.
     pub shadow: &'a dyn Fn(PageNo) -> Option<VirtNo>,
 }
@@ -66,21 +68,29 @@ impl Apply<'_> {
         self.link(page, v);
     }
 
+    /// Whether a connection reads that version now, by its pin or by a pointer into the block. One that is about to hand
+    /// out a pointer has had its pin since before the gate was closed.
+    fn is_seen(&self, virt: &Virt, b: BlockNo) -> bool {
+        let fetched = self.fetches && self.pages.block(b).flags.load(Ordering::Acquire) >= FETCHED;
+        fetched || self.pins.within(virt.birth(), self.jci)
+    }
+
     /// The block to store into: the current one, cleared if `fresh`, or a copy.
     fn block_for(&self, page: PageNo, fresh: bool) -> BlockNo {
         let (pages, arena) = (self.pages, &self.pages.geo().arena);
         let newest = pages.newest(page);
         if let Some((_, virt)) = newest
             && let Place::Fast(b) = virt.place()
-            && (virt.birth() == self.jci || (self.in_place && !self.pins.within(virt.birth(), self.jci)))
+            && (virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)))
         {
-            if virt.dirty.load(R) == 0 {
+            let dirty = virt.dirty.load(R);
+            if dirty == 0 {
                 // until now its home would have done: from here on the block is the page's place, all of it
                 self.stored(b, 0, arena.size());
                 self.own_entry(page, b);
             }
-            virt.dirty.store(self.jci.0, Ordering::Release);
-            if virt.birth() != self.jci {
+            if dirty != self.jci.0 {
+                virt.dirty.store(self.jci.0, Ordering::Release);
                 count(&pages.shared.head().counters.pages_in_place, 1);
             }
             if fresh {
@@ -111,7 +121,7 @@ impl Apply<'_> {
 
     /// Publishes `v` as the newest version, and takes out those behind it that nobody sees.
     fn link(&self, page: PageNo, v: VirtNo) {
-        heads::set(&self.pages.shared, page, v);
+        heads::set(&self.pages.shared, page, v, self.pages.virt(v).place());
         self.pages.prune(v, self.pins);
     }
 

@@ -260,7 +260,7 @@ impl Engine {
                 pages.block(b).virt.store(v.0, Ordering::Relaxed);
                 if best.get(&page).is_some_and(|best| best.0 == b) {
                     pages.virt(v).dirty.store(birth.0.max(1), Ordering::Relaxed);
-                    heads::set(&self.shared, page, v);
+                    heads::set(&self.shared, page, v, Place::Fast(b));
                 } else {
                     pages.retire_block(v, Jci::ZERO);
                 }

@@ -54,8 +54,12 @@ impl Engine {
 
     fn take_slots(&self, n: u64) -> u64 {
         let head = &self.shared.head().ring_head;
-        // the flush leader may move it up to a block boundary meanwhile
         let mut at = head.load(Ordering::Acquire);
+        if self.mapped() {
+            head.store(at + n, Ordering::Release);
+            return at;
+        }
+        // the flush leader may move it up to a block boundary meanwhile
         while let Err(now) = head.compare_exchange_weak(at, at + n, Ordering::AcqRel, Ordering::Acquire) {
             at = now;
         }
@@ -87,7 +91,7 @@ impl Engine {
             pmem.fence(Site::CommitFence);
             count(&head.counters.fences, 1);
             self.retired_by_fence(retire, position);
-            head.clock.set_durable(jci);
+            head.clock.set_durable_at_once(jci);
         }
 
         // more pages keep arriving readers out for longer: only where none can arrive, bar a connection that is just opened
@@ -96,8 +100,7 @@ impl Engine {
             head.clock.close_gate(slots.holder(slot));
         }
         prepared.pins.gather(&self.pages, slot, (!gate).then(|| head.clock.visible()));
-        let in_place = gate && !slots.fetches_out();
-        self.apply_record(jci, &mut prepared.packer, &prepared.pins, in_place, shadow);
+        self.apply_record(jci, &mut prepared.packer, &prepared.pins, gate, shadow);
         if prepared.shrinks {
             head.shrunk.store(jci.0, R);
         }
@@ -135,7 +138,9 @@ impl Engine {
                 part,
             );
             match &self.region {
-                Region::Pmem(pmem) => pmem.stream(Site::CommitRecord, self.layout.slot_at(at), part),
+                Region::Pmem(pmem) => {
+                    pmem.stream(Site::CommitRecord, self.layout.slot_at(at), packer.part_in_lines(usize::from(i)));
+                }
                 Region::Disk(_) => self.shared.segment.copy_in(self.mirror_at(at), part),
             }
         }
@@ -170,7 +175,8 @@ impl Engine {
         in_place: bool,
         shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
     ) {
-        let apply = Apply { pages: &self.pages, jci, pins, in_place, shadow };
+        let fetches = self.shared.slots().fetches_out();
+        let apply = Apply { pages: &self.pages, jci, pins, in_place, fetches, shadow };
         let page_size = self.pages.geo().arena.size();
         for i in 0..packer.parts() {
             for (page, change) in groups(&packer.part_mut(i)[HEADER..], page_size).flatten() {
@@ -251,10 +257,10 @@ impl Engine {
         let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
         pins.gather(&self.pages, slot, visible);
         // a closed gate: the dead writer may have stored in place, and only what no pin saw; a copy is right as well
-        let in_place = visible.is_none() && !self.shared.slots().fetches_out();
-        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, shadow: &|_| None };
+        let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
+        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };
         for (page, change) in changes {
-            if !in_place && self.pages.free_blocks() == 0 {
+            if (!in_place || fetches) && self.pages.free_blocks() == 0 {
                 return Err(Error::Full {
                     path: self.region.path().to_owned(),
                     what: "the commit of a dead process",

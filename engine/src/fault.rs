@@ -2,6 +2,7 @@
 //! and cold ones go when blocks run out: clean ones by one store, dirty ones after their homes were written, old versions
 //! that only a reader needs to the cold file.
 
+use crate::base::bytes::prefetch;
 use crate::base::limits::PENDING_BYTE;
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
@@ -29,6 +30,7 @@ impl Engine {
         if let Some((_, virt)) = newest
             && let Place::Fast(block) = virt.place()
         {
+            prefetch(self.pages.block(block)); // the commit will note there what it stores
             return Ok(Some(block));
         }
         self.pages.reserve_virts(2)?;
@@ -63,9 +65,7 @@ impl Engine {
         } else {
             virt.move_to(Place::Fast(block));
         }
-        if newest.is_none() {
-            heads::set(&self.shared, page, v);
-        }
+        heads::set(&self.shared, page, v, Place::Fast(block));
         tally(&self.shared.head().counters.faults, 1);
         Ok(Some(block))
     }
@@ -157,7 +157,7 @@ impl Engine {
             }
             let virt = self.pages.virt(v);
             let page = virt.page();
-            let Some(newest) = heads::find(&self.shared, page) else { continue };
+            let Some((newest, _)) = heads::find(&self.shared, page) else { continue };
             if newest != v {
                 freed += self.free_old(newest, v, &pins, own, urgent)?;
                 continue;

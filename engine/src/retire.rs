@@ -226,7 +226,7 @@ impl Engine {
 
     /// The version of `page` at `pin`, if its home lacks it.
     fn dirty_at(&self, page: PageNo, pin: Jci) -> Option<(VirtNo, PageNo, &Virt)> {
-        let mut at = heads::find(&self.shared, page)?;
+        let (mut at, _) = heads::find(&self.shared, page)?;
         while at != VirtNo::NONE && self.pages.virt(at).birth() > pin {
             at = self.pages.virt(at).older();
         }
@@ -247,7 +247,7 @@ impl Engine {
         self.pages.reserve_virts(1)?;
         let mut content = vec![0; self.pages.geo().arena.size() as usize];
         self.read_page(page, None, 0, &mut content, base)?;
-        let mut last = heads::find(&self.shared, page).unwrap_or(VirtNo::NONE);
+        let mut last = heads::find(&self.shared, page).map_or(VirtNo::NONE, |(v, _)| v);
         let mut home = VirtNo::NONE;
         while last != VirtNo::NONE {
             if self.pages.virt(last).place() == Place::Home {

@@ -1,5 +1,7 @@
-//! One connection: its locks, its snapshot, its reads; the write set is in `write`, the commit in `prepare`.
+//! One connection: its locks, its snapshot, its reads; pointers into pages are in `fetch`, the write set is in `write`, the
+//! commit in `prepare`.
 
+mod fetch;
 mod prepare;
 mod write;
 
@@ -8,7 +10,7 @@ use crate::base::{Error, Incarnation, Jci, PageNo, Result};
 use crate::commit::Prepared;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
-use crate::pages::virt::{FETCHED, Place, Virt};
+use crate::pages::virt::Place;
 use crate::refusal;
 use crate::shared::tally;
 use crate::shm::{PinAt, SlotNo};
@@ -33,6 +35,9 @@ pub struct Session {
     holding: bool,
     /// Evictions when it became ours.
     evictions: u64,
+    /// Pointers handed out under the lock, which nobody else knows of yet.
+    lent: Vec<fetch::Lent>,
+    seen_pages: fetch::Seen,
     last_commit: Jci,
     seen: Incarnation,
     set: WriteSet,
@@ -60,6 +65,8 @@ impl Session {
             writing: false,
             holding: false,
             evictions: 0,
+            lent: Vec::new(),
+            seen_pages: fetch::Seen::new(),
             last_commit: Jci::ZERO,
             seen,
             set: WriteSet::default(),
@@ -103,6 +110,7 @@ impl Session {
         let at = if granted { PinAt::Published } else { PinAt::Visible };
         let own = (self.last_commit > head.clock.visible()).then_some(self.last_commit);
         let pin = engine.pin(self.slot, at, own, base)?;
+        self.seen_pages.moved_to(pin);
         self.pin = Some(pin);
         self.pages = None;
         Ok(())
@@ -169,6 +177,7 @@ impl Session {
     }
 
     fn release_lock(&mut self) {
+        self.tell_lent();
         if std::mem::take(&mut self.holding) {
             let engine = self.store.engine();
             engine.shared.head().writer.release(engine.shared.slots(), self.slot);
@@ -305,52 +314,6 @@ impl Session {
         slot.end_copy();
         self.pages = Some(pages?);
         Ok(self.pages.unwrap_or(0))
-    }
-
-    /// xFetch: a pointer to `len` bytes at `offset`, valid and unchanged until [`unfetch`](Self::unfetch); `None` at any
-    /// time (not in the fast tier, page 1, written by this transaction, not within one page, under pressure).
-    ///
-    /// # Errors
-    /// `Failed`, `Forked`.
-    pub fn fetch(&mut self, offset: u64, len: usize) -> Result<Option<*const u8>> {
-        self.store.engine().check()?;
-        let (Some(pin), Some(page_size)) = (self.pin, self.page_size()) else { return Ok(None) };
-        let page = PageNo((offset / u64::from(page_size)) as u32 + 1);
-        let within = (offset % u64::from(page_size)) as u32;
-        let whole = u64::from(within) + len as u64 <= u64::from(page_size);
-        if !whole || page == PAGE_ONE || self.set.get(page).is_some() || page.0 > self.committed_pages()? {
-            return Ok(None);
-        }
-        let engine = self.store.engine();
-        let head = engine.shared.head();
-        if engine.pages.free_blocks() == 0 && head.grace.first.load(R) != 0 {
-            return Ok(None);
-        }
-        let slot = engine.shared.slots().get(self.slot);
-        slot.begin_copy();
-        let virt = engine.pages.version(page, pin);
-        let pointer = match virt.map(Virt::place) {
-            Some(Place::Fast(b)) => {
-                engine.pages.block(b).flags.fetch_add(FETCHED, Ordering::AcqRel);
-                slot.add_fetch();
-                virt.into_iter().for_each(Virt::touch);
-                Some(engine.pages.geo().arena.address(b, within))
-            }
-            _ => None,
-        };
-        slot.end_copy();
-        Ok(pointer)
-    }
-
-    /// xUnfetch of one pointer that [`fetch`](Self::fetch) answered.
-    pub fn unfetch(&mut self, _offset: u64, pointer: *const u8) {
-        let engine = self.store.engine();
-        if !engine.forked() {
-            if let Some(b) = engine.pages.geo().arena.block_at(pointer) {
-                engine.pages.block(b).flags.fetch_sub(FETCHED, Ordering::AcqRel);
-            }
-            engine.shared.slots().get(self.slot).drop_fetch();
-        }
     }
 
     /// xFileSize: bytes, own writes included.

@@ -180,7 +180,7 @@ impl Places {
         let touched = take(most_blocks * 8);
         let ring = take(if layout.blocks_inside { 0 } else { layout.ring_slots * SLOT as u64 });
         let virts = take(MAX_VIRTS * 64);
-        let heads = take(32 << MAX_HEADS_LOG);
+        let heads = take(64 << MAX_HEADS_LOG); // two tables of 16-byte entries for every size
         let cold = take(MAX_COLD * 4);
         let frames = take(if layout.blocks_inside { 0 } else { layout.budget.max(16 * 65536) + 65536 });
         Places { slots, free, blocks, touched, ring, virts, heads, cold, frames, len: at, most_blocks }

@@ -4,6 +4,7 @@
 use crate::base::{PageNo, VirtNo};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use wide::u8x16;
 
 /// Hash of page numbers: one multiplication.
 #[derive(Default)]
@@ -70,48 +71,55 @@ pub struct WriteSet {
     shadows: u32,
 }
 
+/// Which of 64 bytes differ, the first in the lowest bit.
+fn unequal(a: &[u8], b: &[u8]) -> u64 {
+    let mut mask = 0;
+    for (i, (a, b)) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0).enumerate() {
+        mask |= u64::from(!u8x16::new(*a).simd_eq(u8x16::new(*b)).to_bitmask() as u16) << (16 * i);
+    }
+    mask
+}
+
+/// Sets the bits between two set ones that are less than [`JOIN`] apart: stretched to the left by that, and cut by as much.
+fn close_gaps(mask: u64) -> u64 {
+    const { assert!(JOIN == 8) };
+    let two = mask | mask << 1;
+    let four = two | two << 2;
+    let stretched = !(four | four << 4);
+    let two = stretched | stretched >> 1;
+    let four = two | two >> 2;
+    // what was stretched beyond the last bit ends with the mask's own last one
+    !(four | four >> 4) & u64::MAX.checked_shr(mask.leading_zeros()).unwrap_or(0)
+}
+
 /// Calls `out` with each range in which `new` differs from `old` (or from zeros), ascending.
 fn differences(old: Option<&[u8]>, new: &[u8], mut out: impl FnMut(usize, usize)) {
-    let word = |b: &[u8], i: usize| {
-        let mut w = [0u8; 8];
-        w.copy_from_slice(&b[i..i + 8]);
-        u64::from_ne_bytes(w)
-    };
-    let old_word = |i: usize| old.map_or(0, |o| word(o, i));
-    // equal stretches are skipped in large steps: nearly all of a page is equal
-    let equal = |from: usize, n: usize| match old {
-        Some(o) => new[from..from + n] == o[from..from + n],
-        None => new[from..from + n] == ZEROS[..n],
-    };
-    let (len, mut i) = (new.len(), 0);
     let mut open: Option<(usize, usize)> = None;
-    while i < len {
-        if i % STRIDE == 0 && i + STRIDE <= len && equal(i, STRIDE) {
-            i += STRIDE;
+    for (i, new) in new.chunks(STRIDE).enumerate() {
+        let at = i * STRIDE;
+        let old = old.map_or(&ZEROS[..new.len()], |old| &old[at..at + new.len()]);
+        // equal stretches are skipped in large steps: nearly all of a page is equal
+        if new == old {
             continue;
         }
-        let end = (i + STRIDE - i % STRIDE).min(len);
-        while i < end {
-            let (n, o) = (word(new, i), old_word(i));
-            if n != o {
-                let unequal = (n ^ o).to_le();
-                let first = i + unequal.trailing_zeros() as usize / 8;
-                let last = i + 8 - unequal.leading_zeros() as usize / 8;
-                open = Some(match open {
-                    Some((start, end)) if first - end < JOIN => (start, last),
-                    Some((start, end)) => {
-                        out(start, end);
-                        (first, last)
+        for (j, (new, old)) in new.chunks(64).zip(old.chunks(64)).enumerate() {
+            let (at, mut mask) = (at + 64 * j, close_gaps(unequal(new, old)));
+            while mask != 0 {
+                let first = mask.trailing_zeros();
+                let n = (mask >> first).trailing_ones();
+                mask = if first + n == 64 { 0 } else { mask >> (first + n) << (first + n) };
+                let (first, end) = (at + first as usize, at + (first + n) as usize);
+                open = match open {
+                    Some((start, last)) if first - last < JOIN => Some((start, end)),
+                    closed => {
+                        closed.into_iter().for_each(|(start, end)| out(start, end));
+                        Some((first, end))
                     }
-                    None => (first, last),
-                });
+                };
             }
-            i += 8;
         }
     }
-    if let Some((start, end)) = open {
-        out(start, end);
-    }
+    open.into_iter().for_each(|(start, end)| out(start, end));
 }
 
 impl WriteSet {
@@ -223,6 +231,16 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn gaps_are_closed_between_set_bits_only(mask: u64, thin: u64, thinner: u64) {
+            for mask in [mask, mask & thin, mask & thin & thinner, 0, 1, 1 << 63, u64::MAX] {
+                let set: Vec<u32> = (0..64).filter(|i| mask >> i & 1 == 1).collect();
+                let gaps = set.windows(2).filter(|w| w[1] - w[0] <= JOIN as u32).flat_map(|w| w[0]..w[1]);
+                let expected = set.iter().copied().chain(gaps).fold(0, |m, i| m | 1 << i);
+                prop_assert_eq!(close_gaps(mask), expected, "{:b}", mask);
+            }
+        }
+
         #[test]
         fn old_and_differences_make_new(old in prop::collection::vec(0u8..3, 512), edits in prop::collection::vec((0usize..512, any::<u8>()), 0..60), fresh: bool) {
             let mut new = old.clone();

@@ -4,6 +4,18 @@
 //! compiler, relaxed atomic accesses: a byte that is raced for comes out old or new, and nothing else happens. Whether the
 //! result may be believed is the caller's protocol (pins, P12) or a checksum.
 
+/// Has the line at `at` brought into the cache. Only advice: any address will do.
+#[inline]
+pub(crate) fn prefetch<T>(at: *const T) {
+    // SAFETY: the instruction reads nothing that a program can see, and never faults.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Copies `len` bytes.
 ///
 /// # Safety

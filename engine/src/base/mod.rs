@@ -1,9 +1,11 @@
-//! Layer 0: units, limits, errors, checksums, the seam for loom. Knows `std` only.
+//! Layer 0: units, limits, errors, checksums, the seam for loom. Knows `std` and the kernel only.
 
 #[allow(unsafe_code)]
 pub(crate) mod bytes;
 pub mod checksum;
 pub mod error;
+#[allow(unsafe_code)]
+pub(crate) mod huge;
 pub mod limits;
 pub mod sync;
 pub mod units;

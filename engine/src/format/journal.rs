@@ -19,6 +19,7 @@
 
 use super::{FormatError, get_u16, get_u32, get_u64, put};
 use crate::base::checksum::checksum;
+use crate::base::limits::LINE;
 use crate::base::{Jci, PageNo};
 
 /// Bytes of a slot.
@@ -165,11 +166,19 @@ impl Packer {
         &mut self.image[i * SLOT..i * SLOT + HEADER + usize::from(self.lens[i])]
     }
 
+    /// The same in whole lines, which the medium takes at once where it would have to merge a part of one.
+    #[must_use]
+    pub fn part_in_lines(&self, i: usize) -> &[u8] {
+        let len = HEADER + usize::from(self.lens[i]);
+        &self.image[i * SLOT..i * SLOT + len.next_multiple_of(LINE as usize)]
+    }
+
     /// Settles the length of the last part.
     pub fn finish(&mut self) {
         let parts = self.lens.len();
         if let Some(last) = self.lens.last_mut() {
             *last = (self.image.len() - (parts - 1) * SLOT - HEADER) as u16;
+            self.image.resize(self.image.len().next_multiple_of(LINE as usize), 0);
         }
     }
 

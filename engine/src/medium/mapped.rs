@@ -4,9 +4,9 @@
 use super::persist::{Flush, Persist, domain_has_caches};
 use super::{MediumKind, Pmem, Site, fs, granule};
 use crate::base::limits::DEVICE_BLOCK;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, huge};
 use rustix::fs::{Mode, OFlags};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -109,9 +109,9 @@ fn map_file(file: &File, path: &Path, kind: MediumKind) -> Result<(NonNull<u8>, 
         })?,
         MediumKind::File => return Err(Error::cant_open(path, "medium=file is not a mapping")),
     });
-    // SAFETY: a fresh reservation at an address of the kernel's choice.
-    let reserved = unsafe { mmap_anonymous(null_mut(), len + SPARE, ProtFlags::READ, MapFlags::PRIVATE) }
-        .map_err(|e| Error::io(path, "reserve addresses", e.into()))?;
+    let reserved = huge::reserve(len + SPARE, ProtFlags::READ, MapFlags::PRIVATE)
+        .map_err(|e| Error::io(path, "reserve addresses", e))?
+        .cast::<c_void>();
     // SAFETY: replaces the first `len` bytes of the reservation just made, which nobody else knows.
     if let Err(error) = unsafe { map_at(reserved, len, file, kind, MapFlags::FIXED) } {
         // SAFETY: the reservation just made.
@@ -188,6 +188,10 @@ impl Pmem for Mapped {
         self.at(off, len); // a range outside would make the file longer than its mapping
         if len > 0 && !fs::allocate(&self.file, &self.path, off, len)? {
             return Err(Error::cant_open(&self.path, "the file system cannot allocate storage in advance (fallocate)"));
+        }
+        if self.kind == MediumKind::Ram {
+            // SAFETY: `at` checked the range of the mapping, which `map_file` placed at a huge page.
+            unsafe { huge::ask(self.base.as_ptr(), off, len) };
         }
         Ok(())
     }

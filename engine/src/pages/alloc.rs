@@ -7,6 +7,7 @@
 
 use super::virt::{Block, ENTRY_CHANGED, FETCHED, Place, Virt};
 use super::{Pages, heads};
+use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::medium::Site;
@@ -19,6 +20,8 @@ const R: Ordering = Ordering::Relaxed;
 const GROW: u64 = 1 << 20;
 /// Virtblocks made present at a time.
 const GROW_VIRTS: u32 = 16384;
+/// How far ahead of a walk through the blocks what stands beside them is asked for.
+const AHEAD: usize = 16;
 /// Entries cleared under one fence at most.
 const CLEAR: usize = 512;
 
@@ -33,8 +36,11 @@ pub struct Pins {
 impl Pins {
     /// Gathers the pins of all slots but one's own, and `visible` unless it moves with the commit, behind the gate.
     pub fn gather(&mut self, pages: &Pages, except: crate::shm::SlotNo, visible: Option<Jci>) {
-        // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2)
-        fence(Ordering::SeqCst);
+        if visible.is_some() {
+            // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2);
+            // closing the gate has such a fence of its own
+            fence(Ordering::SeqCst);
+        }
         pages.shared.slots().pins_of_others(except, &mut self.pins);
         self.pins.extend(visible.map(|v| v.0));
         self.pins.sort_unstable();
@@ -139,18 +145,26 @@ impl Pages {
         let (head, arena) = (self.shared.head(), &self.geo().arena);
         let unit = (arena.size() / 64).max(64);
         let mut lines = 0;
-        for i in 0..head.touched.load(R) as usize {
-            let b = BlockNo(self.touched_list()[i].load(R));
+        let touched = &self.touched_list()[..head.touched.load(R) as usize];
+        for (i, b) in touched.iter().enumerate() {
+            if let Some(coming) = touched.get(i + AHEAD) {
+                prefetch(self.block(BlockNo(coming.load(R))));
+            }
+            let b = BlockNo(b.load(R));
             let block = self.block(b);
-            let mut mask = block.stored.swap(0, R);
+            // No read-modify-write between the flushes: it would wait for each of them. Noted until they are flushed, for a
+            // taker over of this lock.
+            let mut mask = block.stored.load(R);
             while mask != 0 {
                 let first = mask.trailing_zeros();
                 let run = (!(mask >> first)).trailing_zeros();
                 lines += arena.flush(Site::RetireLines, b, first * unit, run * unit);
                 mask = if first + run == 64 { 0 } else { mask >> (first + run) << (first + run) };
             }
-            if block.flags.fetch_and(!ENTRY_CHANGED, R) & ENTRY_CHANGED != 0 {
+            block.stored.store(0, R);
+            if block.flags.load(R) & ENTRY_CHANGED != 0 {
                 lines += self.flush_entry(Site::Entry, b);
+                block.flags.fetch_and(!ENTRY_CHANGED, R);
             }
         }
         head.touched.store(0, R);

@@ -1,6 +1,7 @@
 //! The data blocks: in the region (`dax`, `ram`) or in the shared mapping (`file`).
 
 use crate::base::BlockNo;
+use crate::base::bytes::prefetch;
 use crate::medium::{Pmem, Site};
 use crate::shm::Segment;
 use std::sync::Arc;
@@ -16,15 +17,28 @@ pub enum Memory {
 /// Blocks of one size in one memory.
 pub struct Arena {
     memory: Memory,
+    /// Offset of the first block, and where that is in this process.
     at: u64,
+    start: *const u8,
     size: u32,
 }
+
+// SAFETY: `start` points into the memory that `memory` keeps, which belongs to no thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Arena {}
+// SAFETY: as above; what is read and stored through it goes through the memory's own methods.
+#[allow(unsafe_code)]
+unsafe impl Sync for Arena {}
 
 impl Arena {
     /// Blocks of `size` bytes from byte `at` of `memory` on.
     #[must_use]
     pub fn new(memory: Memory, at: u64, size: u32) -> Arena {
-        Arena { memory, at, size }
+        let start = match &memory {
+            Memory::Inside(pmem) => pmem.base().wrapping_add(at as usize),
+            Memory::Frames(segment) => segment.ptr(at, 0).cast_const(),
+        };
+        Arena { memory, at, start, size }
     }
 
     /// Bytes of a block.
@@ -44,6 +58,12 @@ impl Arena {
             Memory::Inside(pmem) => pmem.allocate(off, len),
             Memory::Frames(segment) => segment.commit(off, len),
         }
+    }
+
+    /// Has the first lines of a block, if there is one of that number, brought into the cache.
+    pub fn prefetch(&self, block: BlockNo) {
+        let start = self.address(block, 0);
+        (0..4).for_each(|line| prefetch(start.wrapping_add(64 * line)));
     }
 
     /// Copies bytes out of a block.
@@ -101,10 +121,7 @@ impl Arena {
     /// Address of a byte of a block, for xFetch.
     #[must_use]
     pub fn address(&self, block: BlockNo, within: u32) -> *const u8 {
-        match &self.memory {
-            Memory::Inside(pmem) => pmem.base().wrapping_add(self.offset(block, within) as usize),
-            Memory::Frames(segment) => segment.ptr(self.offset(block, within), 1).cast_const(),
-        }
+        self.start.wrapping_add(block.0 as usize * self.size as usize + within as usize)
     }
 
     /// The block that an address of [`address`](Self::address) lies in.

@@ -7,6 +7,7 @@ pub mod arena;
 pub mod heads;
 pub mod virt;
 
+use crate::base::bytes::prefetch;
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
 use crate::format::entry::{ENTRY, Entry};
@@ -97,7 +98,10 @@ impl Pages {
     /// The version of `page` that a reader pinned at `pin` sees; `None` is the home.
     #[must_use]
     pub fn version(&self, page: PageNo, pin: Jci) -> Option<&Virt> {
-        let mut at = heads::find(&self.shared, page)?;
+        let (mut at, guess) = heads::find(&self.shared, page)?;
+        // both are nearly always far away in memory, and needed next
+        prefetch(self.virt(at));
+        self.geo().arena.prefetch(guess);
         while at != VirtNo::NONE {
             let virt = self.virt(at);
             if virt.birth() <= pin {
@@ -111,7 +115,7 @@ impl Pages {
     /// The newest version.
     #[must_use]
     pub fn newest(&self, page: PageNo) -> Option<(VirtNo, &Virt)> {
-        heads::find(&self.shared, page).map(|v| (v, self.virt(v)))
+        heads::find(&self.shared, page).map(|(v, _)| (v, self.virt(v)))
     }
 
     /// Reads the content of a version into `into`, from byte `within` of its page. Homes are read by the caller.

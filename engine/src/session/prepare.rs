@@ -19,6 +19,7 @@ impl Session {
         if !self.holding || self.set.is_empty() {
             return Ok(());
         }
+        self.tell_lent();
         self.settle_page_size()?;
         let size = self.settle_size()?;
         let mut pages = std::mem::take(&mut self.sorted);
@@ -141,6 +142,7 @@ impl Session {
     /// `Failed`.
     pub fn commit(&mut self, durability: Durability) -> Result<()> {
         let Some(size) = self.prepared.take() else { return Ok(()) };
+        self.tell_lent(); // the commit stores in place where no pointer is out
         let engine = self.store.engine();
         let at_once = engine.mapped() || durability == Durability::Process;
         let set = &self.set;
@@ -152,6 +154,7 @@ impl Session {
         // shadows of pages that were cut off never became versions
         self.set.shadows().filter(|(page, _)| page.0 > size).for_each(|(_, v)| engine.pages.give_back(v));
         self.last_commit = jci;
+        self.seen_pages.committed(jci);
         self.pin = Some(jci);
         self.pages = None;
         engine.pages.pump();

@@ -50,6 +50,7 @@ impl Session {
         if !self.writing || !self.holding {
             self.retake_lock()?;
         }
+        self.tell_lent(); // room may have to be made
         if self.known_page_size().is_none() {
             let n = bytes.len() as u64;
             let shaped = n.is_power_of_two() && (512..=65536).contains(&n) && offset.is_multiple_of(n);

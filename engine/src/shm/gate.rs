@@ -204,8 +204,11 @@ impl Clock {
     /// Who repairs what a dead owner left closes the gate again in its own name, so that readers wait for it.
     pub fn close_gate(&self, owner: Holder) {
         self.gate_owner.store(Word::new(State::Held(owner), None).0, Ordering::Relaxed);
-        // Release: who finds the gate closed finds who closed it.
-        self.gate.fetch_or(CLOSED, Ordering::Release);
+        let gate = self.gate.load(Ordering::Relaxed);
+        if gate & CLOSED == 0 {
+            // A plain store: nobody but the holder changes an open gate. Release: who finds it closed finds who closed it.
+            self.gate.store(gate | CLOSED, Ordering::Release);
+        }
         fence(Ordering::SeqCst);
     }
 
@@ -230,9 +233,9 @@ impl Clock {
         self.open_gate();
     }
 
-    /// A commit can be found by its JCI. For the holder of the writer lock.
+    /// A commit can be found by its JCI. For the holder of the writer lock, who alone changes `published`, always to more.
     pub fn publish(&self, jci: Jci) {
-        self.published.fetch_max(jci.0, Ordering::Release);
+        self.published.store(jci.0, Ordering::Release);
     }
 
     /// Readers that come see this commit. A scan of the pins afterwards is binding: what neither a pin nor `visible` sees, and
@@ -240,6 +243,12 @@ impl Clock {
     pub fn set_visible(&self, jci: Jci) {
         self.visible.fetch_max(jci.0, Ordering::Release);
         fence(Ordering::SeqCst);
+    }
+
+    /// The commit just made survives, by its own fence. For the holder of the writer lock on `dax` and `ram`, who alone
+    /// changes `durable` there; nobody waits for it.
+    pub fn set_durable_at_once(&self, jci: Jci) {
+        self.durable.store(jci.0, Ordering::Release);
     }
 
     /// Commits up to this one survive; wakes those that wait for it.

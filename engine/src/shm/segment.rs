@@ -1,8 +1,7 @@
 //! The mapping: one file, mapped whole and sparse, reached by offset. No pointers in it, no `&[u8]` to it.
 
-use crate::base::bytes;
 use crate::base::sync::{AtomicU32, AtomicU64};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, bytes, huge};
 use rustix::fs::FallocateFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::{File, OpenOptions};
@@ -114,7 +113,12 @@ impl Segment {
             match rustix::fs::fallocate(file, FallocateFlags::empty(), off, len) {
                 // tmpfs gives up on any signal and undoes what it did.
                 Err(rustix::io::Errno::INTR) => {}
-                done => return done.map_err(|e| Error::io(path, "allocate shared memory", e.into())),
+                done => {
+                    done.map_err(|e| Error::io(path, "allocate shared memory", e.into()))?;
+                    // SAFETY: `check` saw that the range lies in the mapping, which `reserve` placed at a huge page.
+                    unsafe { huge::ask(self.base, off, len) };
+                    return Ok(());
+                }
             }
         }
     }
@@ -268,9 +272,7 @@ impl Drop for Segment {
 /// Memory for `len` bytes and a page of zeros behind them.
 fn reserve(path: &Path, len: u64, sharing: MapFlags) -> Result<*mut u8> {
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, sharing | MapFlags::NORESERVE);
-    // SAFETY: a new anonymous mapping where the kernel likes; it touches no other.
-    let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), (len + page()) as usize, prot, flags) };
-    base.map(<*mut _>::cast).map_err(|e| Error::io(path, "reserve address space", e.into()))
+    huge::reserve((len + page()) as usize, prot, flags).map_err(|e| Error::io(path, "reserve address space", e))
 }
 
 fn page() -> u64 {
