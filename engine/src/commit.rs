@@ -4,7 +4,7 @@ use crate::apply::Apply;
 use crate::base::limits::GATE_PAGES;
 use crate::base::sync::Ordering;
 use crate::base::{Error, Jci, PageNo, Result, VirtNo};
-use crate::engine::{Engine, Region};
+use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::{Change, HEADER, Header, MAX_PARTS, Packer, SLOT, groups};
 use crate::medium::{BaseFile, Site};
 use crate::pages::alloc::Pins;
@@ -106,6 +106,7 @@ impl Engine {
         }
         head.published_pos.store(position + parts as u64, Ordering::Release);
         slots.get(slot).set_pin(jci);
+        slots.get(slot).words[COMMITTED].store(jci.0, R);
         if gate {
             head.clock.open_gate_at(jci, slots.get(slot));
         } else {

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// Longest wait for maintenance under the writer lock.
 const MAINTENANCE: Duration = Duration::from_millis(100);
 
+/// Which of a slot's words holds the last commit of its connection.
+pub const COMMITTED: usize = 0;
+
 /// What the region lies on.
 #[derive(Clone)]
 pub enum Region {

@@ -5,15 +5,17 @@
 use crate::base::sync::{Ordering, spin};
 use crate::base::{Jci, Result};
 use crate::commit::BLOCK_SLOTS;
-use crate::engine::{Engine, Region};
+use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::SLOT;
 use crate::medium::{BaseFile, Disk, Site};
 use crate::shared::tally;
-use crate::shm::{Lock, SlotNo};
+use crate::shm::{Lock, Slot, SlotNo, now};
 use std::time::Duration;
 
 /// How long a waiter sleeps before it looks whether the leader lives.
 const SLICE: Duration = Duration::from_millis(50);
+/// After a batch that waited for more commits in vain, so many do not.
+const IN_VAIN: u64 = 16;
 /// The log is really written with zeros in steps of this many slots, ahead of its first use.
 const ZERO_SLOTS: u64 = 1024;
 
@@ -44,52 +46,93 @@ impl Engine {
         let Region::Disk(disk) = &self.region else { return Ok(()) };
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {
+            let seen = head.batches.seen();
             if done(self) {
                 return Ok(());
             }
             self.shared.check()?;
             match head.flush.try_lock(slots, slot, &self.live) {
                 Lock::Locked | Lock::LockedAfterDeath { .. } => {
-                    let result = if done(self) { Ok(()) } else { self.lead(slot, disk.as_ref(), sync, base) };
+                    let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync, base) };
                     head.flush.unlock(slot);
-                    if let Err(error) = result {
-                        let failed = self.shared.fail(&error);
-                        head.clock.wake_durable();
-                        return Err(failed);
+                    match led {
+                        Ok(Some(batch)) => head.batches.through(batch),
+                        Ok(None) => head.batches.wake_all(),
+                        Err(error) => {
+                            let failed = self.shared.fail(&error);
+                            head.batches.wake_all();
+                            return Err(failed);
+                        }
                     }
-                    head.clock.wake_durable();
                 }
-                Lock::Busy => {
-                    head.clock.wait_durable(jci, SLICE);
-                }
+                Lock::Busy => head.batches.wait(seen, jci, SLICE),
             }
         }
     }
 
-    /// Writes (and syncs) everything published. Under the flush lock.
-    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool, base: &dyn BaseFile) -> Result<()> {
+    /// Writes (and syncs) everything published. Under the flush lock. Answers the number of the batch, if it synced one.
+    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool, base: &dyn BaseFile) -> Result<Option<u64>> {
         let head = self.shared.head();
+        let durable = head.clock.durable();
+        if sync {
+            self.gather(durable);
+        }
         let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
         self.await_published(slot, end, base)?;
         let jci = head.clock.published();
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
+        let batch = sync.then(|| head.batches.begin(jci));
         let from = head.written_pos.load(Ordering::Acquire).max(head.flushed_pos.load(Ordering::Acquire));
         let from = from / BLOCK_SLOTS * BLOCK_SLOTS;
         self.write_zeros(disk, end)?;
         self.write_slots(disk, from, end.next_multiple_of(BLOCK_SLOTS))?;
         head.written_pos.store(end, Ordering::Release);
-        if sync {
+        if batch.is_some() {
+            let began = now();
             disk.sync(Site::Batch)?;
+            let took = head.batches.took.load(Ordering::Relaxed);
+            let this = now().saturating_sub(began);
+            head.batches.took.store(took - took / 8 + this / 8, Ordering::Relaxed);
             tally(&head.counters.syncs, 1);
             tally(&head.counters.batches, 1);
             let boundary = end.next_multiple_of(BLOCK_SLOTS);
             head.written_pos.store(boundary, Ordering::Release);
             head.flushed_pos.store(boundary, Ordering::Release);
+            head.batches.before.store(durable.0, Ordering::Relaxed);
             head.clock.set_durable(jci);
             head.clock.set_visible(jci);
         }
-        Ok(())
+        Ok(batch)
+    }
+
+    /// Waits for those whose commits the last batch made durable, as they are likely to commit again at once: a batch that
+    /// began without them would make them wait for the whole of the next. For at most half the time of a flush, not at all
+    /// when there is none but us, and only now and then where it was in vain of late.
+    fn gather(&self, durable: Jci) {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let batches = &head.batches;
+        let before = batches.before.load(Ordering::Relaxed);
+        let to_come = || {
+            let last = |slot: &Slot| slot.words[COMMITTED].load(Ordering::Relaxed);
+            slots.used().any(|(_, slot)| (before + 1..=durable.0).contains(&last(slot)))
+        };
+        if !to_come() {
+            return;
+        }
+        let skip = batches.skip.load(Ordering::Relaxed);
+        if skip > 0 {
+            batches.skip.store(skip - 1, Ordering::Relaxed);
+            return;
+        }
+        let (began, published) = (now(), head.clock.published());
+        let most = batches.took.load(Ordering::Relaxed) / 2;
+        while to_come() && now().saturating_sub(began) < most {
+            std::thread::yield_now();
+        }
+        if head.clock.published() == published {
+            batches.skip.store(IN_VAIN, Ordering::Relaxed);
+        }
     }
 
     /// Ends the batch at a block boundary, so that no block with acknowledged records is written again. Answers its end.

@@ -9,7 +9,7 @@ use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{Error, Jci, Result};
 use crate::format::journal::SLOT;
 use crate::format::layout::Layout;
-use crate::shm::{Clock, OwnedLock, Segment, Shared as InMapping, Slot, Slots, SlotsHeader, WriterLock};
+use crate::shm::{Batches, Clock, OwnedLock, Segment, Shared as InMapping, Slot, Slots, SlotsHeader, WriterLock};
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -69,7 +69,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 ///
 /// | fields | by |
 /// | --- | --- |
-/// | `clock`, `writer`, `slots` | as their own modules say |
+/// | `clock`, `writer`, `batches`, `slots` | as their own modules say |
 /// | `page_size`, `ring_*` but the tail on `file`, `pending_*`, allocation words, `heads_*`, lists | holder of the writer lock |
 /// | `ring_head` | holder of the writer lock and the flush leader, by compare-and-swap |
 /// | `flushed_pos`, `written_pos`, `zeroed` | the flush leader |
@@ -80,6 +80,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 pub struct Header {
     pub clock: Clock,
     pub writer: WriterLock,
+    pub batches: Batches,
     pub flush: OwnedLock,
     pub retire: OwnedLock,
     pub slots: SlotsHeader,

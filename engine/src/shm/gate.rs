@@ -41,7 +41,6 @@ const SLICE: Duration = Duration::from_millis(10);
 /// | 16     | `visible`    | holder of the writer lock or leader of the flush, only up. Stale: the pin is tried again |
 /// | 128    | `published`  | holder of the writer lock, only up. Stale: `SQLITE_BUSY_SNAPSHOT` later than possible |
 /// | 256    | `durable`    | leader of the flush, only up. Stale: a wait until the next look |
-/// | 264    | `durable_at` | the same: what waits for `durable` sleeps on |
 ///
 /// A pin reads the first line only; the others are written by commits and flushes that move no reader.
 #[repr(C, align(128))]
@@ -55,8 +54,7 @@ pub struct Clock {
     published: AtomicU64,
     _pad2: [AtomicU64; 15],
     durable: AtomicU64,
-    durable_at: AtomicU32,
-    _pad3: [AtomicU32; 29],
+    _pad3: [AtomicU64; 15],
 }
 
 #[cfg(not(loom))]
@@ -110,8 +108,7 @@ impl Clock {
             published: n(),
             _pad2: std::array::from_fn(|_| n()),
             durable: n(),
-            durable_at: AtomicU32::new(0),
-            _pad3: std::array::from_fn(|_| AtomicU32::new(0)),
+            _pad3: std::array::from_fn(|_| n()),
         }
     }
 
@@ -251,31 +248,8 @@ impl Clock {
         self.durable.store(jci.0, Ordering::Release);
     }
 
-    /// Commits up to this one survive; wakes those that wait for it.
+    /// Commits up to this one survive. For the leader of the flush.
     pub fn set_durable(&self, jci: Jci) {
         self.durable.fetch_max(jci.0, Ordering::Release);
-        self.wake_durable();
-    }
-
-    /// Wakes those that wait for `durable`, to look for themselves: the leader of the flush steps down, or the region has failed.
-    pub fn wake_durable(&self) {
-        let next = |n: u32| Some((n & !SLEEPERS).wrapping_add(TURN));
-        let before = self.durable_at.fetch_update(Ordering::Release, Ordering::Relaxed, next);
-        if before.unwrap_or_else(|n| n) & SLEEPERS != 0 {
-            futex::wake(&self.durable_at, i32::MAX as u32);
-        }
-    }
-
-    /// Waits until `jci` is durable, until [`wake_durable`](Self::wake_durable), or for `time`; true if it is durable.
-    pub fn wait_durable(&self, jci: Jci, time: Duration) -> bool {
-        let at = self.durable_at.load(Ordering::Acquire);
-        if self.durable() >= jci {
-            return true;
-        }
-        let marked = at | SLEEPERS;
-        if at == marked || self.durable_at.compare_exchange(at, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            futex::wait(&self.durable_at, marked, Some(time));
-        }
-        self.durable() >= jci
     }
 }

@@ -1,4 +1,4 @@
-//! Layer 2: the shared mapping: segment, liveness, reader slots, gate, writer queue.
+//! Layer 2: the shared mapping: segment, liveness, reader slots, gate, writer queue, batches.
 //!
 //! What is here holds for several processes that may each be killed between any two stores. Three rules keep it so:
 //!
@@ -11,6 +11,7 @@
 //! The engine lays out the mapping's header itself and places [`Clock`], [`WriterLock`], [`OwnedLock`] and
 //! [`SlotsHeader`] by offset ([`Segment::at`]).
 
+mod batch;
 mod clock;
 #[allow(unsafe_code)]
 mod fork;
@@ -32,6 +33,7 @@ mod spinlock;
 mod wait;
 mod word;
 
+pub use batch::{Batches, Seen};
 pub use clock::now;
 pub use fork::ForkGuard;
 pub use futex::{wait as futex_wait, wake as futex_wake};
