@@ -5,6 +5,10 @@ use crate::error::{Failure, Outcome};
 use crate::sys::{SQLITE_IOERR_LOCK, SQLITE_IOERR_SHORT_READ};
 use nvlite_engine::format::mark::{self, HEADER};
 
+/// What `PRAGMA mmap_size` allows at most as SQLite is commonly built (`SQLITE_MAX_MMAP_SIZE`). Asking for so much means all:
+/// we map nothing for it.
+pub(crate) const MOST_MMAP: i64 = 0x7fff_0000;
+
 impl Conn {
     /// xRead. "If xRead() returns SQLITE_IOERR_SHORT_READ it must also fill in the unread portions of the buffer with zeros."
     pub(super) fn read(&mut self, offset: u64, into: &mut [u8]) -> Outcome {
@@ -61,10 +65,15 @@ impl Conn {
         Ok(self.session()?.size()?)
     }
 
+    /// True if nobody has asked for pointers to pages (`PRAGMA mmap_size`) yet.
+    pub(crate) fn has_no_mmap_limit(&self) -> bool {
+        self.mmap_limit == 0
+    }
+
     /// xFetch: null is always a good answer, so nothing here is an error.
     pub(super) fn fetch(&mut self, offset: u64, length: usize) -> Option<*const u8> {
         let end = offset.checked_add(length as u64)?;
-        if i64::try_from(end).ok()? > self.mmap_limit {
+        if i64::try_from(end).ok()? > self.mmap_limit && self.mmap_limit < MOST_MMAP {
             return None;
         }
         self.link.as_mut()?.session.fetch(offset, length).ok().flatten()

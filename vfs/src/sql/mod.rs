@@ -7,7 +7,7 @@ mod tables;
 
 use crate::api::{Api, to_c};
 use crate::error::{Failure, Outcome};
-use crate::file::{Conn, conn_of};
+use crate::file::{Conn, MOST_MMAP, conn_of};
 use crate::instance::{self, ErrorText, Instance};
 use crate::sys::*;
 use std::ffi::c_int;
@@ -43,7 +43,11 @@ pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: Erro
     // SAFETY: as the caller promises.
     let installed = unsafe { functions::install(instance, db).and_then(|()| tables::install(instance, db)) };
     match installed {
-        Ok(()) => SQLITE_OK,
+        Ok(()) => {
+            // SAFETY: as the caller promises.
+            unsafe { read_in_place(&instance.api, db) };
+            SQLITE_OK
+        }
         Err(code) => {
             // SAFETY: as the caller promises.
             if let Some(error) = unsafe { error.as_mut() } {
@@ -51,6 +55,22 @@ pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: Erro
             }
             code
         }
+    }
+}
+
+/// Lets the connection read pages where they lie instead of copying each (`PRAGMA mmap_size`), if its main database is ours
+/// and the program has no wish of its own. For a stock file that has its dangers, for ours it has none; a program that does
+/// not want it says `PRAGMA mmap_size=0`.
+///
+/// # Safety
+/// `db` is a connection of this library that is not in use.
+unsafe fn read_in_place(api: &Api, db: *mut sqlite3) {
+    // SAFETY: as the caller promises.
+    let ours = unsafe { database(api, db, "main") };
+    if ours.is_ok_and(|conn| conn.has_no_mmap_limit()) {
+        let sql = to_c(&format!("PRAGMA main.mmap_size={MOST_MMAP}"));
+        // SAFETY: as the caller promises. A SQLite that was built without mmap refuses, and copies.
+        unsafe { (api.exec)(db, sql.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()) };
     }
 }
 

@@ -84,6 +84,8 @@ fn temp_file_names_come_from_the_default_vfs() {
 fn mmap_size_is_kept_and_answered() {
     on_both(|site| {
         let db = with_table(site);
+        assert_eq!(int(&db, "PRAGMA mmap_size"), 0x7fff_0000, "pages are read in place unless the program says otherwise");
+        assert_eq!(int(&db, "PRAGMA mmap_size=0"), 0);
         assert_eq!(int(&db, "PRAGMA mmap_size"), 0);
         assert_eq!(int(&db, "PRAGMA mmap_size=1048576"), 1 << 20);
         assert_eq!(int(&db, "PRAGMA mmap_size"), 1 << 20);
@@ -96,6 +98,14 @@ fn mmap_size_is_kept_and_answered() {
         assert_eq!(int(&db, "SELECT sum(length(body)) FROM b"), 180_066);
         check(&db);
     });
+}
+
+#[test]
+fn only_databases_of_ours_are_read_in_place_by_default() {
+    let site = Site::new(nvlite_vfs::Medium::File);
+    drop(with_table(&site));
+    let stock = rusqlite::Connection::open(site.file("stock.db")).unwrap();
+    assert_eq!(int(&stock, "PRAGMA mmap_size"), 0);
 }
 
 #[test]
