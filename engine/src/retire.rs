@@ -66,7 +66,9 @@ impl Engine {
                         return Ok(());
                     }
                     pmem.fence(Site::Entry);
-                    self.pages.after_fence();
+                    if self.pages.after_fence() == 0 {
+                        return Ok(()); // pointers are out into all that is left: it would go round until they come back
+                    }
                 }
             }
             Region::Disk(_) => self.write_homes(self.keeper, &Which::Logged, true, base),

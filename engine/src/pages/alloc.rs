@@ -450,16 +450,18 @@ impl Pages {
     }
 
     /// Frees what [`clear_entries`](Self::clear_entries) cleared, after a fence of the same thread. Those with pointers
-    /// out go round once more; their entries are gone already, in the order that recovery needs.
-    pub fn after_fence(&self) {
-        let head = self.shared.head();
+    /// out go round once more; their entries are gone already, in the order that recovery needs. Answers how many are free.
+    pub fn after_fence(&self) -> u32 {
+        let (head, mut freed) = (self.shared.head(), 0);
         while let Some(v) = self.pop(&head.cleared) {
             if self.is_fetched(v) {
                 self.append(&head.limbo, v);
             } else {
                 self.release(v);
+                freed += 1;
             }
         }
+        freed
     }
 
     /// Takes every version out of a chain that no pin sees: between `newer` and the end. `visible` is among the pins where
