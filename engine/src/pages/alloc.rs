@@ -19,6 +19,8 @@ const R: Ordering = Ordering::Relaxed;
 const GROW: u64 = 1 << 20;
 /// Virtblocks made present at a time.
 const GROW_VIRTS: u32 = 16384;
+/// Cold blocks made known at a time.
+const GROW_COLD: u32 = 16384;
 /// Entries cleared under one fence at most.
 const CLEAR: usize = 512;
 
@@ -212,23 +214,30 @@ impl Pages {
         self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
     }
 
-    /// Takes a block of the cold file for `virt`.
+    /// Makes `n` more numbers of cold blocks known, a multiple of [`GROW_COLD`]. Unused ones cost no room on the disk.
+    fn grow_cold(&self, n: u32) -> Result<()> {
+        let head = self.shared.head();
+        let present = head.cold_present.load(R);
+        if u64::from(present) + u64::from(n) > MAX_COLD {
+            return Err(Error::Full {
+                path: self.cold.path().to_owned(),
+                what: "cold blocks",
+                cause: format!("all {MAX_COLD} are in use"),
+            });
+        }
+        self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, u64::from(n) * 4)?;
+        (present..present + n).for_each(|c| self.cold_owner(c).store(0, R));
+        head.cold_present.store(present + n, R);
+        head.cold_free.store(head.cold_free.load(R) + n, R);
+        Ok(())
+    }
+
+    /// Takes a block of the cold file for `virt`: the next free one, so that what is written in a row lies in a row.
     pub fn take_cold(&self, virt: VirtNo) -> Result<u32> {
         let head = self.shared.head();
         if head.cold_free.load(R) == 0 {
-            let present = head.cold_present.load(R);
-            if u64::from(present) + 16384 > MAX_COLD {
-                return Err(Error::Full {
-                    path: self.cold.path().to_owned(),
-                    what: "cold blocks",
-                    cause: format!("all {MAX_COLD} are in use"),
-                });
-            }
-            self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, 16384 * 4)?;
-            (present..present + 16384).for_each(|c| self.cold_owner(c).store(0, R));
-            head.cold_present.store(present + 16384, R);
-            head.cold_free.store(16384, R);
-            head.cold_hand.store(present, R);
+            head.cold_hand.store(head.cold_present.load(R), R);
+            self.grow_cold(GROW_COLD)?;
         }
         let present = head.cold_present.load(R);
         let start = head.cold_hand.load(R);
@@ -236,10 +245,36 @@ impl Pages {
             .chain(0..start)
             .find(|&c| self.cold_owner(c).load(R) == 0)
             .ok_or_else(|| self.corrupt("cold file's free count", "no block is free".into()))?;
-        self.cold_owner(c).store(virt.0, R);
+        self.own_cold(c, virt);
         head.cold_hand.store(c + 1, R);
-        head.cold_free.store(head.cold_free.load(R) - 1, R);
         Ok(c)
+    }
+
+    fn own_cold(&self, c: u32, virt: VirtNo) {
+        self.cold_owner(c).store(virt.0, R);
+        let head = self.shared.head();
+        head.cold_free.store(head.cold_free.load(R) - 1, R);
+    }
+
+    /// Finds `n` free cold blocks in a row, growing the table if there are none. They are free still.
+    pub fn cold_run(&self, n: u32) -> Result<u32> {
+        let present = self.shared.head().cold_present.load(R);
+        let mut run = 0;
+        for c in 0..present {
+            run = if self.cold_owner(c).load(R) == 0 { run + 1 } else { 0 };
+            if run == n {
+                return Ok(c + 1 - n);
+            }
+        }
+        self.grow_cold((n - run).next_multiple_of(GROW_COLD))?;
+        Ok(present - run)
+    }
+
+    /// Moves what nothing refers to yet, a shadow block, to the free cold block `c`, which holds the same bytes.
+    pub fn settle_in_cold(&self, v: VirtNo, c: u32) {
+        self.own_cold(c, v);
+        self.free_place(self.virt(v).place());
+        self.virt(v).move_to(Place::Cold(c));
     }
 
     /// Cold blocks in use.
@@ -249,7 +284,12 @@ impl Pages {
     }
 
     fn release(&self, v: VirtNo) {
-        match self.virt(v).place() {
+        self.free_place(self.virt(v).place());
+        self.push_virt(v);
+    }
+
+    fn free_place(&self, place: Place) {
+        match place {
             Place::Fast(b) => self.push_block(b),
             Place::Cold(c) => {
                 self.cold_owner(c).store(0, R);
@@ -258,7 +298,6 @@ impl Pages {
             }
             Place::Home | Place::Free => {}
         }
-        self.push_virt(v);
     }
 
     /// Gives back a virtblock that nothing ever referred to, with its block.
