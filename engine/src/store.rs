@@ -113,6 +113,21 @@ impl Store {
         }))
     }
 
+    /// Another store over parts of the caller's own, whose mapping one from [`assemble`](Self::assemble) filled and is
+    /// using: as another process is attached. Each has a [`Liveness`](crate::shm::Liveness) of its own number.
+    ///
+    /// # Errors
+    /// Of the media.
+    pub fn assemble_beside(parts: Parts) -> Result<Arc<Store>> {
+        let superblock = parts.region.superblock()?;
+        let engine = Engine::join(parts, superblock)?;
+        Ok(Arc::new(Store {
+            held: Some(Held::Assembled(Box::new(engine))),
+            options: Options::default(),
+            keeper: Mutex::new(None),
+        }))
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         match &self.held {
             Some(Held::Attached(attached)) => &attached.engine,

@@ -1,6 +1,7 @@
 //! Test support: the crash simulator.
 
 pub mod plain_base;
+pub mod processes;
 pub mod rules;
 pub mod sim;
 pub mod sql;
