@@ -209,6 +209,33 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
 }
 
 #[test]
+fn p10_who_was_refused_and_sleeps_elsewhere_is_shown_the_newest() {
+    // Failure: a connection whose busy handler does not sleep through us can never be granted the lock; each time that it
+    // tries again, it pins what is visible, which is older than what the others have published, and is refused for ever.
+    let (_rig, gate, store) = gated();
+    let _open = Open(gate.clone());
+    let [mut a, mut b, mut other] = [(); 3].map(|()| store.session().unwrap());
+    gate.permit(1);
+    commit(&mut a, 2, [2], 1, Full).unwrap();
+    let writes = std::thread::spawn(move || commit(&mut a, 2, [2], 2, Full).unwrap());
+    gate.await_arrivals(2);
+    assert!(matches!(b.begin_write(), Err(Error::BusySnapshot)), "the newest is not visible yet");
+    b.end_write();
+    b.end_read();
+    let again = std::thread::spawn(move || {
+        // at once, as far as we know: it slept by itself
+        b.begin_read().unwrap();
+        let pinned = b.snapshot().map(|jci| jci.0);
+        (pinned, b.begin_write().map_err(|e| e.to_string()))
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(sees(&mut other, 2), Some(1), "others are not made to wait");
+    gate.permit(1);
+    assert_eq!(again.join().unwrap(), (Some(2), Ok(())), "it waits for the flush, and pins the newest");
+    writes.join().unwrap();
+}
+
+#[test]
 fn h7_commits_that_wait_together_share_a_flush() {
     // Failure: the lock on the identifier is held over the flush, and every committer pays one of its own.
     let (_rig, gate, store) = gated();
