@@ -419,32 +419,34 @@ impl Attached {
             return Ok(());
         }
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
-        let slots = engine.shared.slots();
-        if engine.shared.check().is_err() {
-            return Ok(());
-        }
-        let base = engine.base.open()?;
-        engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
-        if engine.live.anyone_else() {
-            slots.release(engine.keeper);
-            // gone before the attach lock is: of two that leave at once, the second must find itself the last
-            drop(base);
-            drop(engine);
-            return Ok(());
-        }
-        let done = !keep && engine.finish_all()?;
-        let mapping = engine.shared.segment.path().map(Path::to_owned);
-        drop(base);
+        let last = !engine.live.anyone_else();
+        let mapping = engine.shared.segment.path().filter(|_| last).map(Path::to_owned);
+        let done = leave(&engine, last, keep);
+        // gone before the attach lock is: of two that leave at once, the second must find itself the last
         drop(engine);
-        // before the region, without which nobody would know whose it was
+        // also of a region that has failed: nobody can use it again. Before the region, without which it would not be found
         if let Some(path) = mapping {
             remove(&path);
         }
-        if done {
+        if done? {
             remove(&files.region);
             remove(&files.cold);
             sync_dir(&files.dir)?;
         }
         Ok(())
     }
+}
+
+/// Makes what was committed durable; the last one finishes, unless `keep`. True if all is home, and the side files may go.
+fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
+    if engine.shared.check().is_err() {
+        return Ok(false);
+    }
+    let base = engine.base.open()?;
+    engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
+    if !last {
+        engine.shared.slots().release(engine.keeper);
+        return Ok(false);
+    }
+    Ok(!keep && engine.finish_all()?)
 }

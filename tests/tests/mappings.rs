@@ -98,3 +98,24 @@ fn p13_who_opens_a_copy_leaves_the_mapping_of_the_original_alone() {
     original.close().expect("a clean close");
     assert_eq!(mappings(&id, here.path()), [] as [PathBuf; 0]);
 }
+
+#[test]
+fn p13_the_last_to_leave_a_failed_region_takes_its_mapping_along() {
+    // Failure: a region that has failed can only be closed and recovered, and whoever closes it leaves its mapping behind.
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, other) = (dir.path().join("a.db"), dir.path().join("other"));
+    let options = Options { medium: Some(MediumKind::File), region: 1 << 20, ..Options::default() };
+    let attach = || Store::attach(Arc::new(PlainBase::new(&path)), &options).expect("attached");
+    let (first, second) = (attach(), attach());
+    commit(&mut first.session().expect("a session"), 4, 2..=4, 1, Full).expect("a commit");
+    let id = region_of(&path);
+    // another program replaces the base file, which is noticed before anything is written to it
+    std::fs::copy(&path, &other).expect("a copy");
+    std::fs::rename(&other, &path).expect("replaced");
+    assert!(first.checkpoint().is_err());
+    drop(first);
+    assert_eq!(mappings(&id, dir.path()).len(), 1, "somebody is there still");
+    drop(second);
+    assert_eq!(mappings(&id, dir.path()), [] as [PathBuf; 0]);
+    assert!(dir.path().join("a.db-nvlite").exists(), "the region stays, to be recovered");
+}
