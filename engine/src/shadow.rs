@@ -131,17 +131,27 @@ impl Engine {
         self.pages.fix_page_size(page_size)
     }
 
-    /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark).
+    /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark). On
+    /// `dax` and `ram` it writes none while another connection has the writer lock.
     pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
         let head = self.shared.head();
         self.flush(slot, head.clock.published(), base)?;
         if self.hold(slot, base)? {
-            let result = self.retire_now(base);
+            let result = self.retire_now(base).and_then(|()| self.write_dirty_home(slot, base));
             head.writer.release(self.shared.slots(), slot);
             result?;
         } else if !self.mapped() {
             self.write_homes(slot, &crate::retire::Which::Logged, false, base)?;
         }
         Ok((head.clock.durable(), Jci(head.retired.load(Ordering::Relaxed))))
+    }
+
+    /// On `dax` and `ram` a retirement leaves pages in their blocks, where they are durable: brings the base file up to date
+    /// as well, which is what a checkpoint is asked for.
+    fn write_dirty_home(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
+        if !self.mapped() {
+            return Ok(());
+        }
+        self.write_homes(slot, &crate::retire::Which::These(self.dirty_pages()), true, base)
     }
 }

@@ -91,6 +91,11 @@ impl Rig {
         }
     }
 
+    /// The base file.
+    pub fn base(&self) -> impl Disk {
+        SimDisk::new(&self.world, 2)
+    }
+
     /// Its medium.
     pub fn kind(&self) -> MediumKind {
         self.kind
