@@ -32,6 +32,9 @@ pub enum Which {
 impl Engine {
     /// Retires now, by the holder of the writer lock.
     pub fn retire_now(&self, base: &dyn BaseFile) -> Result<()> {
+        if self.pages.geometry().is_none() {
+            return Ok(()); // nothing was ever committed
+        }
         match &self.region {
             Region::Pmem(pmem) => {
                 let head = self.shared.head();

@@ -247,6 +247,7 @@ fn p16_a_checkpoint_brings_the_base_up_to_date() {
     for kind in BOTH {
         let rig = Rig::new(kind);
         let store = rig.open().unwrap();
+        assert_eq!(store.checkpoint().unwrap(), Default::default(), "{kind:?}: of an empty database, too");
         let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
         commit(&mut s, 8, 2..=8, 1, Full).unwrap();
         old.begin_read().unwrap();
