@@ -12,7 +12,7 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
-use crate::base::{BlockNo, Error, Incarnation, Jci, PageNo, Result};
+use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::Region;
 use crate::format::entry::Entry;
 use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
@@ -39,7 +39,7 @@ pub struct Log {
 /// # Errors
 /// `Corrupt` as the table says.
 pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
-    let mapped = matches!(region, Region::Pmem(_));
+    let mapped = superblock.medium != MediumKind::File; // who only looks reads a mapped region as a file
     let layout = Layout::new(superblock.budget, 0, mapped);
     let seed = seed(superblock.region, superblock.incarnation);
     let mut bytes = [0u8; SLOT];
