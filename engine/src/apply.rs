@@ -84,8 +84,10 @@ impl Apply<'_> {
             && (virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)))
         {
             let dirty = virt.dirty.load(R);
-            if dirty == 0 {
-                // until now its home would have done: from here on the block is the page's place, all of it
+            if dirty == 0 && self.pages.entry(b).is_none_or(|entry| entry.page != page) {
+                // until now its home would have done: from here on the block is the page's place, all of it. A block that is
+                // that already stays it since when it was: were its entry as young as this commit, and so not believed after
+                // a crash, that of an older version's block would be
                 self.stored(b, 0, arena.size());
                 self.own_entry(page, b);
             }

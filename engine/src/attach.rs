@@ -9,6 +9,8 @@
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
 //! | unmarked | any | no | set the region aside, never apply it; adopt the base into a new region |
 
+mod mapping;
+
 use crate::assemble::{self, Parts};
 use crate::base::{Error, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
@@ -281,6 +283,9 @@ fn first(
             return Err(Error::Busy("a stale region was set aside; try again"));
         }
     };
+    if let Some(superblock) = &found {
+        mapping::remove_dead(files, superblock);
+    }
     let marked = mark::identity(&header_of(handle)?);
     let superblock = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
@@ -291,7 +296,6 @@ fn first(
             return Err(Error::Busy("a clean close was finished; try again"));
         }
         (Some(id), Some(s)) if s.region == id => {
-            remove_old_mapping(&s);
             check_medium(options, files, &s)?;
             s
         }
@@ -309,7 +313,7 @@ fn first(
     let region = open_region(files, superblock.medium)?;
     let cold = open_cold(files)?;
     let len = assemble::mapping_len(superblock.budget, superblock.medium);
-    let (segment, path, nonce) = new_mapping(files, superblock.region, len, superblock.budget)?;
+    let (segment, path, nonce) = mapping::create(files, superblock.region, len, superblock.budget)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
         s.mapping = path.as_os_str().as_bytes().to_vec();
@@ -381,27 +385,6 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     }
 }
 
-/// A new mapping: on tmpfs where that has room, else beside the region.
-fn new_mapping(files: &SideFiles, id: RegionId, len: u64, budget: u64) -> Result<(Segment, PathBuf, [u8; 16])> {
-    let mut nonce = [0u8; 16];
-    random(&mut nonce)?;
-    let tail: String = nonce[..8].iter().map(|b| format!("{b:02x}")).collect();
-    let name = format!("nvlite-{id}-{tail}");
-    let shm = Path::new("/dev/shm");
-    let room = rustix::fs::statvfs(shm).map_or(0, |s| s.f_bavail * s.f_frsize);
-    let on_tmpfs = is_tmpfs(shm).unwrap_or(false) && room > budget.min(64 << 20) + (16 << 20);
-    let dir = if on_tmpfs { shm } else { &files.dir };
-    let path = std::path::absolute(dir.join(&name)).map_err(|e| Error::io(dir, "resolve", e))?;
-    let segment = Segment::create(&path, len + 4096)?;
-    let made = FileDisk::open(&path).and_then(|disk| disk.same_access(&files.base)).and_then(|()| {
-        segment.commit(len, 4096)?;
-        segment.copy_in(len, &nonce);
-        Ok(())
-    });
-    made.inspect_err(|_| remove(&path))?;
-    Ok((segment, path, nonce))
-}
-
 fn stale(path: &Path, id: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".stale-{id}"));
@@ -424,16 +407,6 @@ fn remove(path: &Path) {
     }
 }
 
-/// A mapping of an earlier boot or of processes that are all dead: nobody can use it again.
-fn remove_old_mapping(superblock: &Superblock) {
-    let path = PathBuf::from(std::ffi::OsString::from_vec(superblock.mapping.clone()));
-    let ours =
-        path.file_name().is_some_and(|n| n.as_bytes().starts_with(format!("nvlite-{}", superblock.region).as_bytes()));
-    if ours && path.exists() {
-        remove(&path);
-    }
-}
-
 impl Attached {
     /// Leaves. The last one writes everything home and removes the side files, unless `keep`.
     ///
@@ -446,31 +419,34 @@ impl Attached {
             return Ok(());
         }
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
-        let slots = engine.shared.slots();
-        if engine.shared.check().is_err() {
-            return Ok(());
-        }
-        let base = engine.base.open()?;
-        engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
-        if engine.live.anyone_else() {
-            slots.release(engine.keeper);
-            // gone before the attach lock is: of two that leave at once, the second must find itself the last
-            drop(base);
-            drop(engine);
-            return Ok(());
-        }
-        let done = !keep && engine.finish_all()?;
-        let mapping = engine.shared.segment.path().map(Path::to_owned);
-        drop(base);
+        let last = !engine.live.anyone_else();
+        let mapping = engine.shared.segment.path().filter(|_| last).map(Path::to_owned);
+        let done = leave(&engine, last, keep);
+        // gone before the attach lock is: of two that leave at once, the second must find itself the last
         drop(engine);
-        if done {
+        // also of a region that has failed: nobody can use it again. Before the region, without which it would not be found
+        if let Some(path) = mapping {
+            remove(&path);
+        }
+        if done? {
             remove(&files.region);
             remove(&files.cold);
             sync_dir(&files.dir)?;
         }
-        if let Some(path) = mapping {
-            remove(&path);
-        }
         Ok(())
     }
+}
+
+/// Makes what was committed durable; the last one finishes, unless `keep`. True if all is home, and the side files may go.
+fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
+    if engine.shared.check().is_err() {
+        return Ok(false);
+    }
+    let base = engine.base.open()?;
+    engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
+    if !last {
+        engine.shared.slots().release(engine.keeper);
+        return Ok(false);
+    }
+    Ok(!keep && engine.finish_all()?)
 }

@@ -31,10 +31,16 @@ pub struct Prepared {
 }
 
 impl Engine {
+    /// Whether the ring has room for a record of `parts` slots at all: half of it, so that the other half may be in use.
+    #[must_use]
+    pub fn ring_holds(&self, parts: usize) -> bool {
+        parts <= MAX_PARTS && parts as u64 + 2 * BLOCK_SLOTS <= self.layout.ring_slots / 2
+    }
+
     /// Makes sure that `parts` slots of the ring can be taken, retiring what stands in the way.
     pub fn reserve_ring(&self, parts: usize, base: &dyn BaseFile) -> Result<()> {
         let need = parts as u64 + 2 * BLOCK_SLOTS;
-        if parts > MAX_PARTS || need > self.layout.ring_slots / 2 {
+        if !self.ring_holds(parts) {
             return Err(Error::Full {
                 path: self.region.path().to_owned(),
                 what: "a commit record",
@@ -261,7 +267,8 @@ impl Engine {
         let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
         let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };
         for (page, change) in changes {
-            if (!in_place || fetches) && self.pages.free_blocks() == 0 {
+            // a shadow block has its block already
+            if matches!(change, Change::Ranges { .. }) && (!in_place || fetches) && self.pages.free_blocks() == 0 {
                 return Err(Error::Full {
                     path: self.region.path().to_owned(),
                     what: "the commit of a dead process",

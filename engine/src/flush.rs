@@ -100,8 +100,10 @@ impl Engine {
             head.written_pos.store(boundary, Ordering::Release);
             head.flushed_pos.store(boundary, Ordering::Release);
             head.batches.before.store(durable.0, Ordering::Relaxed);
-            head.clock.set_durable(jci);
+            // visible first: who waits for `durable` pins what is visible next, and finds what it waited for; and a writer
+            // that goes on when its commit is durable drops the pin that kept it readable until it is visible (P10)
             head.clock.set_visible(jci);
+            head.clock.set_durable(jci);
         }
         Ok(batch)
     }

@@ -25,6 +25,7 @@ mod commit;
 mod engine;
 mod fault;
 mod flush;
+mod inspect;
 mod keeper;
 #[allow(unsafe_code)]
 mod pages;

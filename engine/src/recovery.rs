@@ -12,7 +12,7 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
-use crate::base::{BlockNo, Error, Incarnation, Jci, PageNo, Result};
+use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::Region;
 use crate::format::entry::Entry;
 use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
@@ -21,6 +21,7 @@ use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 
 /// The log as found: bodies of the commits to redo, in order, and the low-water mark.
@@ -38,7 +39,7 @@ pub struct Log {
 /// # Errors
 /// `Corrupt` as the table says.
 pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
-    let mapped = matches!(region, Region::Pmem(_));
+    let mapped = superblock.medium != MediumKind::File; // who only looks reads a mapped region as a file
     let layout = Layout::new(superblock.budget, 0, mapped);
     let seed = seed(superblock.region, superblock.incarnation);
     let mut bytes = [0u8; SLOT];
@@ -76,35 +77,60 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
     Ok(log)
 }
 
+/// What a page's home is going to hold.
+enum Redone {
+    /// This.
+    Bytes(Vec<u8>),
+    /// What a block of the cold file holds: a large transaction need not fit in memory.
+    Cold(u32),
+}
+
 /// Pages being redone over their homes.
 struct Homes<'a> {
     base: &'a dyn BaseFile,
+    from: &'a Pages,
     page_size: u32,
-    pages: BTreeMap<PageNo, Vec<u8>>,
+    pages: BTreeMap<PageNo, Redone>,
 }
 
 impl Homes<'_> {
     fn page(&mut self, page: PageNo, fresh: bool) -> Result<&mut Vec<u8>> {
         let size = self.page_size as usize;
-        if fresh || !self.pages.contains_key(&page) {
+        let (redone, unread) = match self.pages.entry(page) {
+            Slot::Occupied(at) => (at.into_mut(), false),
+            Slot::Vacant(at) => (at.insert(Redone::Bytes(vec![0; size])), !fresh),
+        };
+        if let Redone::Cold(c) = *redone {
             let mut content = vec![0; size];
-            if !fresh {
-                self.base.read_at(u64::from(page.0 - 1) * size as u64, &mut content)?;
-                if page.0 == 1 {
-                    mark::normalise(0, &mut content);
-                }
-            }
-            self.pages.insert(page, content);
+            self.from.read_cold(c, 0, &mut content)?;
+            *redone = Redone::Bytes(content);
         }
-        Ok(self.pages.entry(page).or_default())
+        let Redone::Bytes(content) = redone else { unreachable!("just made so") };
+        if unread {
+            self.base.read_at(u64::from(page.0 - 1) * size as u64, content)?;
+            if page.0 == 1 {
+                mark::normalise(0, content);
+            }
+        } else if fresh {
+            content.fill(0);
+        }
+        Ok(content)
     }
 
     fn write(self, superblock: &Superblock) -> Result<()> {
-        for (page, mut content) in self.pages {
+        let mut from_cold = vec![0; self.page_size as usize];
+        for (page, mut redone) in self.pages {
+            let content = match &mut redone {
+                Redone::Bytes(content) => content,
+                Redone::Cold(c) => {
+                    self.from.read_cold(*c, 0, &mut from_cold)?;
+                    &mut from_cold
+                }
+            };
             if page.0 == 1 {
-                mark::set(&mut content, superblock.region);
+                mark::set(content, superblock.region);
             }
-            self.base.write_at(u64::from(page.0 - 1) * u64::from(self.page_size), &content)?;
+            self.base.write_at(u64::from(page.0 - 1) * u64::from(self.page_size), content)?;
         }
         self.base.sync(Site::Homes)
     }
@@ -144,7 +170,7 @@ pub fn recover(
         cold.sync(Site::Cold)?;
     }
     if superblock.page_size != 0 {
-        let mut homes = Homes { base, page_size: superblock.page_size, pages: BTreeMap::new() };
+        let mut homes = Homes { base, from: pages, page_size: superblock.page_size, pages: BTreeMap::new() };
         match region {
             Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes)?,
             Region::Disk(_) => redo(pages, &log, &mut homes, None)?,
@@ -219,12 +245,10 @@ fn redo(
                     ranges.for_each(|(at, bytes)| crate::format::put(content, at as usize, bytes));
                 }
                 (Change::Block { index, cold: true }, _) => {
-                    let mut content = vec![0; homes.page_size as usize];
-                    pages.read_cold(index, 0, &mut content)?;
                     if let Some(places) = places.as_mut() {
                         places.remove(&page); // the block holds older content: the home takes over
                     }
-                    homes.pages.insert(page, content);
+                    homes.pages.insert(page, Redone::Cold(index));
                 }
                 (Change::Block { index, cold: false }, _) => {
                     let b = BlockNo(index);

@@ -32,6 +32,9 @@ pub enum Which {
 impl Engine {
     /// Retires now, by the holder of the writer lock.
     pub fn retire_now(&self, base: &dyn BaseFile) -> Result<()> {
+        if self.pages.geometry().is_none() {
+            return Ok(()); // nothing was ever committed
+        }
         match &self.region {
             Region::Pmem(pmem) => {
                 let head = self.shared.head();
@@ -66,7 +69,9 @@ impl Engine {
                         return Ok(());
                     }
                     pmem.fence(Site::Entry);
-                    self.pages.after_fence();
+                    if self.pages.after_fence() == 0 {
+                        return Ok(()); // pointers are out into all that is left: it would go round until they come back
+                    }
                 }
             }
             Region::Disk(_) => self.write_homes(self.keeper, &Which::Logged, true, base),

@@ -356,6 +356,13 @@ impl Session {
     /// FCNTL_SIZE_HINT: a coming size in bytes; advice only.
     pub fn size_hint(&mut self, _size: u64) {}
 
+    /// Makes it a connection that has seen another history. For tests: nothing changes the incarnation of a mapping that
+    /// lives yet, and no connection outlives its mapping.
+    #[doc(hidden)]
+    pub fn assume_seen(&mut self, incarnation: Incarnation) {
+        self.seen = incarnation;
+    }
+
     /// The store it belongs to.
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {

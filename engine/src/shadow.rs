@@ -23,7 +23,9 @@ impl Engine {
         }
         self.pages.reserve_virts(1)?;
         let v = self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE);
-        let room = self.pages.free_blocks() > self.pages.geo().layout.max_blocks / 8;
+        // each page that is kept as ranges may need a block for its next version
+        let kept = set.in_ranges() as u32;
+        let room = self.pages.free_blocks() > self.pages.geo().layout.max_blocks / 8 + kept;
         let block = if self.mapped() && room { self.pages.take_block(v) } else { None };
         match block {
             Some(b) => self.pages.virt(v).move_to(Place::Fast(b)),
@@ -48,6 +50,17 @@ impl Engine {
             Place::Cold(c) => self.pages.write_cold(c, content),
             Place::Home | Place::Free => Err(self.pages.corrupt("write set", "a shadow block was lost".into())),
         }
+    }
+
+    /// Moves shadow blocks to the cold blocks from `first` on, in the order given, so that a record may name them as runs.
+    pub fn line_up_shadows(&self, shadows: impl Iterator<Item = VirtNo>, first: u32) -> Result<()> {
+        let mut content = vec![0; self.pages.geo().arena.size() as usize];
+        for (v, c) in shadows.zip(first..) {
+            self.pages.read_version(self.pages.virt(v), 0, &mut content)?;
+            self.pages.write_cold(c, &content)?;
+            self.pages.settle_in_cold(v, c);
+        }
+        Ok(())
     }
 
     /// Makes the shadow blocks durable before the record that names them may be (P18, H6).
@@ -118,17 +131,27 @@ impl Engine {
         self.pages.fix_page_size(page_size)
     }
 
-    /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark).
+    /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark). On
+    /// `dax` and `ram` it writes none while another connection has the writer lock.
     pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
         let head = self.shared.head();
         self.flush(slot, head.clock.published(), base)?;
         if self.hold(slot, base)? {
-            let result = self.retire_now(base);
+            let result = self.retire_now(base).and_then(|()| self.write_dirty_home(slot, base));
             head.writer.release(self.shared.slots(), slot);
             result?;
         } else if !self.mapped() {
             self.write_homes(slot, &crate::retire::Which::Logged, false, base)?;
         }
         Ok((head.clock.durable(), Jci(head.retired.load(Ordering::Relaxed))))
+    }
+
+    /// On `dax` and `ram` a retirement leaves pages in their blocks, where they are durable: brings the base file up to date
+    /// as well, which is what a checkpoint is asked for.
+    fn write_dirty_home(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
+        if !self.mapped() {
+            return Ok(());
+        }
+        self.write_homes(slot, &crate::retire::Which::These(self.dirty_pages()), true, base)
     }
 }

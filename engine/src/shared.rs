@@ -187,10 +187,10 @@ impl Places {
         Places { slots, free, blocks, touched, ring, virts, heads, cold, frames, len: at, most_blocks }
     }
 
-    /// Changes whenever the mapping's layout does, so that two builds never share one.
+    /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v2", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v3", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }

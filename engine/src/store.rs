@@ -4,10 +4,12 @@ use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};
 use crate::base::{Error, Jci, MediumKind, Result};
 use crate::engine::Engine;
+pub use crate::inspect::{Inspection, LogInspection, inspect};
 use crate::keeper::Keeper;
 use crate::medium::BaseOpener;
 use crate::refusal;
 pub use crate::session::Session;
+pub use crate::stats::medium_name;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -106,6 +108,21 @@ impl Store {
     /// As [`attach`](Self::attach).
     pub fn assemble(parts: Parts) -> Result<Arc<Store>> {
         let engine = assemble::from_parts(parts)?;
+        Ok(Arc::new(Store {
+            held: Some(Held::Assembled(Box::new(engine))),
+            options: Options::default(),
+            keeper: Mutex::new(None),
+        }))
+    }
+
+    /// Another store over parts of the caller's own, whose mapping one from [`assemble`](Self::assemble) filled and is
+    /// using: as another process is attached. Each has a [`Liveness`](crate::shm::Liveness) of its own number.
+    ///
+    /// # Errors
+    /// Of the media.
+    pub fn assemble_beside(parts: Parts) -> Result<Arc<Store>> {
+        let superblock = parts.region.superblock()?;
+        let engine = Engine::join(parts, superblock)?;
         Ok(Arc::new(Store {
             held: Some(Held::Assembled(Box::new(engine))),
             options: Options::default(),

@@ -67,8 +67,8 @@ pub struct WriteSet {
     pub end: Option<u32>,
     /// Whether xTruncate was called last.
     pub truncated: bool,
-    /// How often a page went to a shadow block.
-    shadows: u32,
+    /// Pages in shadow blocks.
+    shadows: usize,
 }
 
 /// Which of 64 bytes differ, the first in the lowest bit.
@@ -151,6 +151,12 @@ impl WriteSet {
         self.pages.len()
     }
 
+    /// Pages of which ranges are kept.
+    #[must_use]
+    pub fn in_ranges(&self) -> usize {
+        self.pages.len() - self.shadows
+    }
+
     /// Bytes kept in ranges, given up ones included.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -177,18 +183,28 @@ impl WriteSet {
             bytes.extend_from_slice(&new[start..end]);
         });
         let n = (self.ranges.len() - first) as u32;
-        self.pages.insert(page, Written::Ranges { fresh: old.is_none(), first: first as u32, n })
+        let written = Written::Ranges { fresh: old.is_none(), first: first as u32, n };
+        let before = self.pages.insert(page, written);
+        self.left(before)
+    }
+
+    /// Counts a page that has left its shadow block.
+    fn left(&mut self, before: Option<Written>) -> Option<Written> {
+        self.shadows -= usize::from(matches!(before, Some(Written::Shadow(_))));
+        before
     }
 
     /// Notes that a page stands in a shadow block. Answers what stood there before.
     pub fn put_shadow(&mut self, page: PageNo, virt: VirtNo) -> Option<Written> {
         self.shadows += 1;
-        self.pages.insert(page, Written::Shadow(virt))
+        let before = self.pages.insert(page, Written::Shadow(virt));
+        self.left(before)
     }
 
     /// Forgets a page.
     pub fn remove(&mut self, page: PageNo) -> Option<Written> {
-        self.pages.remove(&page)
+        let before = self.pages.remove(&page);
+        self.left(before)
     }
 
     /// The ranges of a page: (offset, bytes).

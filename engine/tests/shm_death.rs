@@ -247,3 +247,28 @@ fn a_child_knows_that_it_is_one_and_can_begin_anew() {
     assert_eq!(status, 0);
     assert!(!guard.in_child());
 }
+
+/// Copies of every descriptor of ours on `path`, as a child between vfork and exec has them.
+fn copies_of(path: &Path) -> Vec<std::os::fd::OwnedFd> {
+    let open = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+    let numbers = open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == path));
+    let numbers: Vec<i32> = numbers.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect();
+    // SAFETY: open descriptors, which are borrowed for the call; the copies are new.
+    let copy = |n: i32| unsafe { std::os::fd::BorrowedFd::borrow_raw(n).try_clone_to_owned().expect("a copy") };
+    numbers.into_iter().map(copy).collect()
+}
+
+#[test]
+fn p13_who_has_left_is_gone_though_a_starting_child_has_his_descriptors() {
+    // Failure: a program starts another one in the moment in which it closes the database; until that child calls exec, whoever
+    // opens the database takes the closed attachment for a living one, and joins a mapping that is gone.
+    let dir = tempfile::tempdir().expect("a directory");
+    let first = World::join(dir.path());
+    let region = dir.path().canonicalize().expect("a path").join("region");
+    let copies = copies_of(&region);
+    assert!(!copies.is_empty(), "it has the region open");
+    drop(first);
+    let second = World::join(dir.path());
+    assert!(!second.live.anyone_else(), "the first has left");
+    drop(copies);
+}

@@ -1,7 +1,7 @@
 //! The operator's tool, as an operator calls it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use nvlite_vfs::OpenOptions;
+use nvlite_vfs::{Medium, OpenOptions};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,67 @@ fn verify_names_a_missing_region() {
     let (code, text) = nvlite(&["verify", "--db", &db]);
     assert_eq!(code, 1, "{text}");
     assert_eq!(id.len(), 32);
+}
+
+#[test]
+fn status_of_what_nobody_has_open_says_what_the_next_open_will_do() {
+    for medium in [Medium::File, Medium::Ram] {
+        let dir = match medium {
+            Medium::Ram => TempDir::new_in("/dev/shm").unwrap(),
+            _ => TempDir::new().unwrap(),
+        };
+        let (path, side) = (dir.path().join("app.db"), dir.path().join("app.db-nvlite"));
+        let db = path.display().to_string();
+        let live = OpenOptions::new().medium(medium).region("16MiB").keep_region(true).open(&path).unwrap();
+        live.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").unwrap();
+        let (_, status) = json(&["status", "--db", &db, "--json"]);
+        assert!(status["left"].is_null(), "its figures tell more: {status}");
+        drop(live);
+        let before = (std::fs::read(&path).unwrap(), std::fs::read(&side).unwrap());
+        let (code, status) = json(&["status", "--db", &db, "--json"]);
+        let left = &status["left"];
+        assert_eq!((code, &status["open"], &status["state"]), (0, &false.into(), &"marked".into()), "{status}");
+        let name = if medium == Medium::Ram { "ram" } else { "file" };
+        assert_eq!((&left["medium"], &left["region"]), (&name.into(), &status["region"]), "{left}");
+        assert_eq!((&left["marked"], &left["complete"]), (&true.into(), &false.into()), "{left}");
+        assert_eq!((&left["page_size"], &left["budget"]), (&4096.into(), &(16 << 20).into()), "{left}");
+        let number = |key: &str| left[key].as_u64().unwrap_or_else(|| panic!("{key}: {left}"));
+        assert_eq!(number("newest") - number("low_water"), number("commits_to_redo"), "{left}");
+        assert_eq!(number("commits_to_redo"), 3, "{left}");
+        assert!(number("journals_to_redo") >= 3 && number("entries_to_redo") >= 4, "{left}");
+        assert!(number("incarnation") > 0, "{left}");
+        let keys = "region marked medium page_size budget incarnation complete low_water newest commits_to_redo \
+            journals_to_redo entries_to_redo durable_pages";
+        let mut have: Vec<&str> = left.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut want: Vec<&str> = keys.split_whitespace().collect();
+        have.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(have, want, "keys are added, never changed");
+        let (code, text) = nvlite(&["status", "--db", &db]);
+        assert!(code == 0 && text.contains("3 commits") && text.contains(name), "{text}");
+        let now = (std::fs::read(&path).unwrap(), std::fs::read(&side).unwrap());
+        assert!(now == before, "{name}: looking changes nothing");
+        // a region that the base does not bear the mark of
+        let mut bytes = before.0.clone();
+        bytes[18..20].copy_from_slice(&[1, 1]);
+        bytes[72..92].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let (_, status) = json(&["status", "--db", &db, "--json"]);
+        assert_eq!((&status["state"], &status["left"]["marked"]), (&"stock".into(), &false.into()), "{status}");
+        std::fs::write(&path, &before.0).unwrap();
+        // a log with a gap: the newest commit attests the one before, which is destroyed
+        let mut region = before.1.clone();
+        let slots = (8192..region.len()).step_by(1024).take(64);
+        let first = slots.filter(|&at| region[at + 8..at + 16] == (number("low_water") + 1).to_le_bytes());
+        first.collect::<Vec<_>>().into_iter().for_each(|at| region[at..at + 1024].fill(0));
+        std::fs::write(&side, &region).unwrap();
+        let (code, status) = json(&["status", "--db", &db, "--json"]);
+        let problem = status["problem"].as_str().unwrap_or_else(|| panic!("{status}"));
+        assert!(code == 1 && problem.contains("is missing"), "{problem}");
+        std::fs::write(&side, "no region at all").unwrap();
+        let (code, text) = nvlite(&["status", "--db", &db]);
+        assert!(code == 1 && text.contains("problem") && text.contains("app.db-nvlite"), "{text}");
+    }
 }
 
 #[test]

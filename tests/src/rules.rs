@@ -72,18 +72,38 @@ impl Rig {
     /// # Errors
     /// Of recovery.
     pub fn open_with(&self, wrap: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Result<Arc<Store>> {
-        let region = match self.region() {
-            Region::Disk(disk) => Region::Disk(wrap(disk)),
-            pmem => pmem,
-        };
-        Store::assemble(Parts {
-            region,
+        let mut parts = self.parts(Segment::private(mapping_len(self.budget, self.kind))?, Liveness::solo());
+        if let Region::Disk(disk) = parts.region {
+            parts.region = Region::Disk(wrap(disk));
+        }
+        Store::assemble(parts)
+    }
+
+    /// What a store on it is made of.
+    pub fn parts(&self, segment: Segment, liveness: Liveness) -> Parts {
+        Parts {
+            region: self.region(),
             cold: Arc::new(SimDisk::new(&self.world, 1)),
             base: Arc::new(SimBase::new(&self.world, 2)),
-            segment: Segment::private(mapping_len(self.budget, self.kind))?,
-            liveness: Liveness::solo(),
+            segment,
+            liveness,
             budget: self.budget,
-        })
+        }
+    }
+
+    /// The base file.
+    pub fn base(&self) -> impl Disk {
+        SimDisk::new(&self.world, 2)
+    }
+
+    /// Its medium.
+    pub fn kind(&self) -> MediumKind {
+        self.kind
+    }
+
+    /// Budget of its region.
+    pub fn budget(&self) -> u64 {
+        self.budget
     }
 
     fn region(&self) -> Region {

@@ -53,7 +53,6 @@ fn random_sql_in_the_least_region_on_file() {
 }
 
 #[test]
-#[ignore = "VACUUM of a database about as large as the fast tier ends in SQLITE_FULL"]
 fn random_sql_in_the_least_region_on_ram() {
     play(System::Ram, LEAST);
 }

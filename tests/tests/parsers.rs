@@ -36,6 +36,7 @@ fn body() -> Vec<u8> {
     packer.ranges(PageNo(1), false, [(24_u32, &b"abcd"[..]), (92, &b"efgh"[..])].into_iter());
     packer.ranges(PageNo(77), true, std::iter::once((0_u32, &[9_u8; 300][..])));
     packer.block(PageNo(1 << 20), 12, true);
+    (0..300).for_each(|n| packer.block(PageNo(500 + n), 40 + n, n >= 200));
     packer.finish();
     (0..packer.parts()).flat_map(|i| packer.part_mut(i).to_vec()).collect()
 }

@@ -3,11 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::{
-    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Result, Session, Site, Store,
+    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Result, Session, Site, Store,
 };
 use nvlite_tests::plain_base::PlainBase;
+use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, stat};
 use nvlite_tests::sim::Policy;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -82,6 +84,14 @@ fn await_published(store: &Store, jci: u64) {
     }
 }
 
+/// Tries until the queue grants the writer lock: RESERVED needs the newest snapshot, visible or not.
+fn until_granted(mut commit: impl FnMut() -> Result<()>) {
+    while let Err(error) = commit() {
+        assert!(matches!(error, Error::BusySnapshot | Error::Busy(_)), "{error}");
+        nvlite_engine::store::sleep(Duration::from_millis(1));
+    }
+}
+
 fn sees(s: &mut Session, page: u32) -> Option<u8> {
     s.begin_read().unwrap();
     let seen = byte(s, page).unwrap();
@@ -102,13 +112,7 @@ fn p10_a_reader_sees_a_published_commit_only_when_it_is_durable() {
         gate.await_arrivals(2);
         assert_eq!(stat(&store, "jci_published"), 2, "the flush comes after it is published");
         assert_eq!(sees(&mut reader, 2), Some(1), "published, not durable");
-        let second = scope.spawn(|| {
-            // RESERVED needs the newest snapshot: until commit 2 is visible, this waits its turn
-            while let Err(error) = commit(&mut b, 2, [2], 3, Full) {
-                assert!(matches!(error, Error::BusySnapshot | Error::Busy(_)), "{error}");
-                nvlite_engine::store::sleep(Duration::from_millis(1));
-            }
-        });
+        let second = scope.spawn(|| until_granted(|| commit(&mut b, 2, [2], 3, Full)));
         gate.permit(1);
         gate.await_arrivals(3);
         assert_eq!(stat(&store, "jci_published"), 3);
@@ -124,30 +128,111 @@ fn p10_a_reader_sees_a_published_commit_only_when_it_is_durable() {
     assert_eq!(sees(&mut s, 2), Some(3));
 }
 
+/// Opens the gate for good when a test ends, however it ends: what waits there ends, too.
+struct Open(Arc<Gate>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.permit(1 << 32);
+    }
+}
+
+/// A file whose user dies when he syncs.
+struct Deadly(Arc<dyn Disk>);
+
+impl Disk for Deadly {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn len(&self) -> Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize> {
+        self.0.read_at(off, into)
+    }
+    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
+        self.0.write_at(off, bytes)
+    }
+    fn sync(&self, _: Site) -> Result<()> {
+        std::panic::resume_unwind(Box::new("died"))
+    }
+    fn allocate(&self, off: u64, len: u64) -> Result<()> {
+        self.0.allocate(off, len)
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+fn on_disk(wrap: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> impl FnOnce(Region) -> Region {
+    |region| match region {
+        Region::Disk(disk) => Region::Disk(wrap(disk)),
+        memory => memory,
+    }
+}
+
 #[test]
 fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
-    // Failure: nobody pins the middle one of three commits when the third is applied, it is pruned, and becomes visible.
-    let (_rig, gate, store) = gated();
-    let (mut a, mut reader) = (store.session().unwrap(), store.session().unwrap());
+    // Failure: nobody pins the middle one of three commits when the third is applied, it is pruned, and becomes visible. As
+    // long as its writer waits for the flush, that one pins it; so the writer dies.
+    let rig = Rig::new(MediumKind::File);
+    let processes = Processes::new(&rig).unwrap();
+    let gate = Arc::new(Gate::default());
+    let its = gate.clone();
+    let first = processes.start(1, on_disk(|disk| Arc::new(GatedDisk(disk, its)))).unwrap();
+    let second = processes.start(2, on_disk(|disk| Arc::new(Deadly(disk)))).unwrap();
+    let _open = Open(gate.clone());
+    let [mut a, mut reader] = [(); 2].map(|()| first.session().unwrap());
+    let mut dying = second.session().unwrap();
     gate.permit(1);
     commit(&mut a, 2, [2], 1, Full).unwrap();
-    std::thread::scope(|scope| {
-        let (gate, store) = (&gate, &store);
-        let handle = scope.spawn(move || {
-            commit(&mut a, 2, [2], 2, Full).unwrap();
-            a
-        });
-        gate.await_arrivals(2);
-        gate.permit(1);
-        let mut a = handle.join().unwrap();
-        // a connection that has committed sees its own, and writes on before anybody has looked at it
-        let next = scope.spawn(move || commit(&mut a, 2, [2], 3, Full).unwrap());
-        gate.await_arrivals(3);
-        assert_eq!((stat(store, "jci_published"), stat(store, "jci_visible")), (3, 2));
-        assert_eq!(sees(&mut reader, 2), Some(2));
-        gate.permit(1);
-        next.join().unwrap();
+    let died = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut dying, 2, [2], 2, Full)));
+    assert!(died.is_err(), "it led the flush of commit 2");
+    dying.end_read(); // as is done for the dead
+    processes.kill(2);
+    // somebody else flushes commit 2, and while he does, commit 3 supersedes it
+    let its = first.clone();
+    let flushes = std::thread::spawn(move || its.checkpoint().map(|_| ()).unwrap());
+    gate.await_arrivals(2);
+    let last = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)));
+    await_published(&first, 3);
+    assert_eq!(stat(&first, "jci_visible"), 1);
+    gate.permit(1);
+    gate.await_arrivals(3);
+    assert_eq!(stat(&first, "jci_visible"), 2, "commit 3 is of another batch");
+    assert_eq!(sees(&mut reader, 2), Some(2));
+    gate.permit(9);
+    flushes.join().unwrap();
+    last.join().unwrap();
+    assert_eq!(sees(&mut reader, 2), Some(3));
+    std::mem::forget((dying, second)); // the dead do not clean up
+}
+
+#[test]
+fn p10_who_was_refused_and_sleeps_elsewhere_is_shown_the_newest() {
+    // Failure: a connection whose busy handler does not sleep through us can never be granted the lock; each time that it
+    // tries again, it pins what is visible, which is older than what the others have published, and is refused for ever.
+    let (_rig, gate, store) = gated();
+    let _open = Open(gate.clone());
+    let [mut a, mut b, mut other] = [(); 3].map(|()| store.session().unwrap());
+    gate.permit(1);
+    commit(&mut a, 2, [2], 1, Full).unwrap();
+    let writes = std::thread::spawn(move || commit(&mut a, 2, [2], 2, Full).unwrap());
+    gate.await_arrivals(2);
+    assert!(matches!(b.begin_write(), Err(Error::BusySnapshot)), "the newest is not visible yet");
+    b.end_write();
+    b.end_read();
+    let again = std::thread::spawn(move || {
+        // at once, as far as we know: it slept by itself
+        b.begin_read().unwrap();
+        let pinned = b.snapshot().map(|jci| jci.0);
+        (pinned, b.begin_write().map_err(|e| e.to_string()))
     });
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(sees(&mut other, 2), Some(1), "others are not made to wait");
+    gate.permit(1);
+    assert_eq!(again.join().unwrap(), (Some(2), Ok(())), "it waits for the flush, and pins the newest");
+    writes.join().unwrap();
 }
 
 #[test]
@@ -160,12 +245,7 @@ fn h7_commits_that_wait_together_share_a_flush() {
     std::thread::scope(|scope| {
         let writer = |n: u8| {
             let mut s = store.session().unwrap();
-            scope.spawn(move || {
-                while let Err(error) = commit(&mut s, 2, [2], n, Full) {
-                    assert!(matches!(error, Error::BusySnapshot | Error::Busy(_)), "{error}");
-                    nvlite_engine::store::sleep(Duration::from_millis(1));
-                }
-            });
+            scope.spawn(move || until_granted(|| commit(&mut s, 2, [2], n, Full)));
         };
         writer(2);
         gate.await_arrivals(2);
@@ -267,25 +347,102 @@ fn p12_a_pointer_fetched_under_the_writer_lock_is_counted_before_anybody_may_sto
 }
 
 #[test]
-fn h5_nobody_reads_a_page_while_it_is_stored_in_place() {
-    // Failure: a pinned snapshot, or a pointer that xFetch gave out, shows bytes of a later commit.
-    for kind in BOTH {
+fn h5_a_pinned_snapshot_keeps_its_bytes() {
+    // Failure: a page is stored in place, or its version given away, under a pin that sees it. No pointer is out that would
+    // have the same effect.
+    for (kind, how) in [(MediumKind::Dax, Full), (MediumKind::File, Full), (MediumKind::File, Process)] {
         let store = Rig::new(kind).open().unwrap();
         let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
-        commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+        commit(&mut s, 4, 2..=4, 1, how).unwrap();
+        reader.begin_read().unwrap();
+        for n in 2..=200 {
+            commit(&mut s, 4, 2..=4, n, how).unwrap();
+            assert!(all_are(&mut reader, 2..=4, 1).unwrap(), "{kind:?} {how:?}: commit {n}");
+        }
+        reader.end_read();
+        assert!(all_are(&mut reader, 2..=4, 200).unwrap());
+    }
+}
+
+#[test]
+fn h5_the_bytes_under_a_fetched_pointer_stay() {
+    // Failure: a page is stored in place, or its block used again, under a pointer that xFetch gave out. No pin stands that
+    // would have the same effect: SQLite gives a snapshot up first, and its pointers afterwards.
+    for (kind, how) in [(MediumKind::Dax, Full), (MediumKind::File, Full), (MediumKind::File, Process)] {
+        let store = Rig::new(kind).open().unwrap();
+        let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 4, 2..=4, 1, how).unwrap();
         reader.begin_read().unwrap();
         let pointer = reader.fetch(offset(3), PAGE).unwrap().unwrap();
-        for n in 2..=5 {
-            commit(&mut s, 4, 2..=4, n, Process).unwrap();
-            assert!(all_are(&mut reader, 2..=4, 1).unwrap(), "{kind:?}");
+        reader.end_read();
+        for n in 2..=200 {
+            commit(&mut s, 4, 2..=4, n, how).unwrap();
             // SAFETY: valid and unchanged until unfetch, for PAGE bytes.
             let seen = unsafe { std::slice::from_raw_parts(pointer, PAGE) };
-            assert_eq!(seen, content(3, 1), "{kind:?}: under the pointer");
+            assert!(seen == content(3, 1), "{kind:?} {how:?}: commit {n} under the pointer");
         }
         reader.unfetch(offset(3), pointer);
-        reader.end_read();
-        assert!(all_are(&mut reader, 2..=4, 5).unwrap());
+        assert!(all_are(&mut reader, 2..=4, 200).unwrap());
     }
+}
+
+#[test]
+fn p12_one_old_reader_keeps_one_version_of_a_page() {
+    // Failure: every version younger than the oldest pin is kept, though no pin sees it. The sweep that makes room under
+    // pressure hides that, so there is none here: some commits, in a region with room for all.
+    for kind in BOTH {
+        let rig = Rig::with_budget(kind, 1 << 20);
+        let store = rig.open().unwrap();
+        let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
+        let mut passing = store.session().unwrap();
+        commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+        old.begin_read().unwrap();
+        let used = || stat(&store, "blocks_present") - stat(&store, "blocks_free");
+        let before = used();
+        for n in 2..=40 {
+            passing.begin_read().unwrap(); // it sees the newest version, so that nothing is stored there in place
+            commit(&mut s, 4, [2], n, Full).unwrap();
+            passing.end_read();
+        }
+        store.checkpoint().unwrap();
+        store.checkpoint().unwrap();
+        let more = used() - before;
+        assert!(stat(&store, "pages_copied") >= 39, "{kind:?}: each commit made a version");
+        assert!(more <= 6, "{kind:?}: {more} blocks more after 39 versions of one page");
+        assert!(all_are(&mut old, 2..=4, 1).unwrap());
+    }
+}
+
+#[test]
+fn p12_retirement_does_not_go_round_after_a_block_that_is_pointed_into() {
+    // Failure: superseded blocks with pointers out come back to the list of those to be freed as fast as they are taken off,
+    // and a checkpoint turns with the writer lock held until the readers give the pointers back.
+    let store = Rig::new(MediumKind::Dax).open().unwrap();
+    let mut s = store.session().unwrap();
+    let mut readers = Vec::new();
+    for n in 1..=6 {
+        commit(&mut s, 4, 2..=4, n, Full).unwrap();
+        let mut reader = store.session().unwrap();
+        reader.begin_read().unwrap();
+        let pointer = reader.fetch(offset(3), PAGE).unwrap().unwrap();
+        readers.push((n, reader, pointer));
+    }
+    readers.iter_mut().for_each(|(_, reader, _)| reader.end_read());
+    commit(&mut s, 4, 2..=4, 7, Full).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let its = store.clone();
+    std::thread::spawn(move || (0..9).for_each(|_| _ = tell.send(its.checkpoint())));
+    for _ in 0..9 {
+        told.recv_timeout(Duration::from_secs(5)).expect("a checkpoint that ends").unwrap();
+    }
+    let before = stat(&store, "blocks_free");
+    for (n, reader, pointer) in &mut readers {
+        // SAFETY: valid and unchanged until unfetch, for PAGE bytes.
+        assert_eq!(unsafe { std::slice::from_raw_parts(*pointer, PAGE) }, content(3, *n), "kept all the same");
+        reader.unfetch(offset(3), *pointer);
+    }
+    (0..9).for_each(|_| _ = store.checkpoint().unwrap());
+    assert_eq!(stat(&store, "blocks_free"), before + 6, "free, once they are given back");
 }
 
 #[test]

@@ -14,7 +14,8 @@
 //!
 //! A group is one page's changes: `varint(page << 2 | kind)`, then for [`Kind::Ranges`] and [`Kind::Fresh`] ranges of
 //! `varint(gap << 1 | last) varint(length) bytes`, the gap counted from the end of the range before; for [`Kind::Block`]
-//! `varint(index << 1 | cold)`. A group never spans slots; a page may have several groups, applied in order.
+//! `varint(index << 1 | cold)`, for [`Kind::Run`] that and `varint(count)`: so many pages in a row, from `page` on, stand in
+//! so many blocks in a row. A group never spans slots; a page may have several groups, applied in order.
 //! Only the used bytes of a slot are written; the rest of it is whatever was there.
 
 use super::{FormatError, get_u16, get_u32, get_u64, put};
@@ -28,6 +29,8 @@ pub const SLOT: usize = 1024;
 pub const HEADER: usize = 32;
 /// Most bytes of body.
 pub const BODY: usize = SLOT - HEADER;
+/// Most pages of one run. What a garbled count can make a reader do is bounded by it.
+pub const MAX_RUN: u32 = 1 << 16;
 /// Most parts of one commit.
 pub const MAX_PARTS: usize = u16::MAX as usize;
 const _: () = assert!(HEADER + BODY == SLOT && SLOT.is_multiple_of(64) && HEADER.is_multiple_of(8));
@@ -41,6 +44,8 @@ pub enum Kind {
     Fresh,
     /// The whole page stands in a shadow block.
     Block,
+    /// Pages in a row stand whole in shadow blocks in a row.
+    Run,
 }
 
 /// The header of one slot.
@@ -136,6 +141,25 @@ pub struct Packer {
     newest: usize,
     /// Where that range ended, in the page.
     end: u32,
+    /// Pages in shadow blocks that are not in the image yet: what follows may lengthen the run.
+    run: Option<Run>,
+}
+
+/// Pages in a row in shadow blocks in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Run {
+    page: PageNo,
+    index: u32,
+    cold: bool,
+    count: u32,
+}
+
+impl Run {
+    /// Whether this page in this block would be its next.
+    fn goes_on(&self, page: PageNo, index: u32, cold: bool) -> bool {
+        let next = (self.page.0.checked_add(self.count), self.index.checked_add(self.count));
+        cold == self.cold && next == (Some(page.0), Some(index)) && self.count < MAX_RUN
+    }
 }
 
 /// The least room in which it is worth to start a range: two heads and some bytes.
@@ -147,6 +171,7 @@ impl Packer {
     pub fn clear(&mut self) {
         self.image.clear();
         self.lens.clear();
+        self.run = None;
     }
 
     /// Parts so far.
@@ -173,8 +198,14 @@ impl Packer {
         &self.image[i * SLOT..i * SLOT + len.next_multiple_of(LINE as usize)]
     }
 
-    /// Settles the length of the last part.
+    /// Ends the record: what is held back is written, the length of the last part settled.
     pub fn finish(&mut self) {
+        self.end_run();
+        self.settle();
+    }
+
+    /// Settles the length of the last part.
+    fn settle(&mut self) {
         let parts = self.lens.len();
         if let Some(last) = self.lens.last_mut() {
             *last = (self.image.len() - (parts - 1) * SLOT - HEADER) as u16;
@@ -187,7 +218,7 @@ impl Packer {
     }
 
     fn next_slot(&mut self) {
-        self.finish();
+        self.settle();
         self.image.resize(self.lens.len() * SLOT + HEADER, 0);
         self.lens.push(0);
     }
@@ -200,6 +231,7 @@ impl Packer {
             Kind::Ranges => 0,
             Kind::Fresh => 1,
             Kind::Block => 2,
+            Kind::Run => 3,
         };
         put_varint(&mut self.image, u64::from(page.0) << 2 | code);
         self.newest = usize::MAX;
@@ -210,15 +242,30 @@ impl Packer {
         self.image[self.newest] |= 1;
     }
 
-    /// Adds a page whose content stands in a shadow block.
+    /// Adds a page whose content stands in a shadow block. Pages in a row in blocks in a row become one group.
     pub fn block(&mut self, page: PageNo, index: u32, cold: bool) {
-        self.open_group(page, Kind::Block);
+        match &mut self.run {
+            Some(run) if run.goes_on(page, index, cold) => run.count += 1,
+            _ => {
+                self.end_run();
+                self.run = Some(Run { page, index, cold, count: 1 });
+            }
+        }
+    }
+
+    fn end_run(&mut self) {
+        let Some(Run { page, index, cold, count }) = self.run.take() else { return };
+        self.open_group(page, if count == 1 { Kind::Block } else { Kind::Run });
         put_varint(&mut self.image, u64::from(index) << 1 | u64::from(cold));
+        if count > 1 {
+            put_varint(&mut self.image, u64::from(count));
+        }
     }
 
     /// Adds a page's ranges: (offset, bytes), ascending, not overlapping. Without any, `fresh` says a page of zeros
     /// and a plain group says nothing and is left out.
     pub fn ranges<'a>(&mut self, page: PageNo, fresh: bool, ranges: impl Iterator<Item = (u32, &'a [u8])>) {
+        self.end_run();
         let mut open = false;
         for (mut at, mut bytes) in ranges {
             while !bytes.is_empty() {
@@ -270,29 +317,50 @@ pub enum Change<'a> {
     },
 }
 
-/// The groups of one verified body. A body that breaks the format ends with an error.
+/// The groups of one verified body, a run as the pages that it stands for. A body that breaks the format ends with an
+/// error.
 #[must_use]
 pub fn groups(body: &[u8], page_size: u32) -> Groups<'_> {
-    Groups { rest: body, page_size }
+    Groups { rest: body, page_size, run: None }
 }
 
 /// Iterator over the groups of a body.
 pub struct Groups<'a> {
     rest: &'a [u8],
     page_size: u32,
+    /// What is left of the run that was read last.
+    run: Option<Run>,
 }
 
 impl<'a> Groups<'a> {
+    /// Reads where a block or a run of them lies, which begins with `page`. Answers the first.
+    fn blocks(&mut self, page: u32, run: bool) -> Result<Change<'a>, FormatError> {
+        let place = get_varint(&mut self.rest)?;
+        let index = u32::try_from(place >> 1).map_err(|_| FormatError::OutOfRange("a block number"))?;
+        let count = if run { get_varint(&mut self.rest)? } else { 1 };
+        let in_range = |first: u32| u64::from(first) + count <= 1 << 32;
+        if !(1..=u64::from(MAX_RUN)).contains(&count) || !in_range(page) || !in_range(index) {
+            return Err(FormatError::OutOfRange("a run of blocks"));
+        }
+        let cold = place & 1 == 1;
+        self.run = (count > 1).then(|| Run { page: PageNo(page + 1), index: index + 1, cold, count: count as u32 - 1 });
+        Ok(Change::Block { index, cold })
+    }
+
+    /// The next page of the run that was read last.
+    fn of_run(&mut self) -> Option<(PageNo, Change<'a>)> {
+        let Run { page, index, cold, count } = self.run.take()?;
+        // one more of both is in range as long as there is one more
+        self.run = (count > 1).then(|| Run { page: PageNo(page.0 + 1), index: index + 1, cold, count: count - 1 });
+        Some((page, Change::Block { index, cold }))
+    }
+
     fn group(&mut self) -> Result<(PageNo, Change<'a>), FormatError> {
         let code = get_varint(&mut self.rest)?;
         let page = u32::try_from(code >> 2).ok().filter(|&p| p > 0).ok_or(FormatError::OutOfRange("a page number"))?;
         let change = match code & 3 {
-            2 => {
-                let place = get_varint(&mut self.rest)?;
-                let index = u32::try_from(place >> 1).map_err(|_| FormatError::OutOfRange("a block number"))?;
-                Change::Block { index, cold: place & 1 == 1 }
-            }
-            kind @ (0 | 1) => {
+            kind @ (2 | 3) => self.blocks(page, kind == 3)?,
+            kind => {
                 let ranges = Ranges { rest: self.rest, end: 0, last: false };
                 let mut walk = ranges;
                 while let Some((at, bytes)) = walk.step()? {
@@ -303,7 +371,6 @@ impl<'a> Groups<'a> {
                 self.rest = walk.rest;
                 Change::Ranges { fresh: kind == 1, ranges }
             }
-            _ => return Err(FormatError::OutOfRange("a group's kind")),
         };
         Ok((PageNo(page), change))
     }
@@ -313,6 +380,9 @@ impl<'a> Iterator for Groups<'a> {
     type Item = Result<(PageNo, Change<'a>), FormatError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(page) = self.of_run() {
+            return Some(Ok(page));
+        }
         if self.rest.is_empty() {
             return None;
         }
@@ -425,6 +495,62 @@ mod tests {
             let mut slot = [0u8; SLOT];
             slot[..bytes.len()].copy_from_slice(&bytes);
             prop_assert_eq!(Header::decode(7, 3, &slot), None);
+        }
+
+        #[test]
+        fn blocks_are_read_back_however_they_form_runs(
+            steps in prop::collection::vec((0u32..3, 0u32..3, any::<bool>(), 1u32..200, 0u32..40), 1..60),
+            far: bool,
+        ) {
+            let mut packer = Packer::default();
+            let mut want = Vec::new();
+            // at the end of both ranges as well, where the numbers after the last do not exist
+            let all: u32 = steps.iter().map(|s| s.0 + s.3 + 1).sum();
+            let (mut page, mut index) = if far { (u32::MAX - all, u32::MAX - 2 * all) } else { (1, 0) };
+            for (skip, gap, cold, count, ranges) in steps {
+                page += skip;
+                index += gap;
+                for _ in 0..count {
+                    packer.block(PageNo(page), index, cold);
+                    want.push((page, Some((index, cold))));
+                    (page, index) = (page + 1, index + 1);
+                }
+                if ranges == 0 {
+                    packer.ranges(PageNo(page), true, std::iter::empty());
+                    want.push((page, None));
+                    page += 1;
+                }
+            }
+            let mut got = Vec::new();
+            for part in parts(&mut packer) {
+                prop_assert!(part.len() <= SLOT);
+                for group in groups(&part[HEADER..], 4096) {
+                    let (page, change) = group.unwrap();
+                    let Change::Block { index, cold } = change else { got.push((page.0, None)); continue };
+                    got.push((page.0, Some((index, cold))));
+                }
+            }
+            prop_assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn a_run_costs_as_much_as_a_page_and_ends_where_its_numbers_do() {
+        let mut packer = Packer::default();
+        (1..=1_000_000).for_each(|page| packer.block(PageNo(page), page + 7, true));
+        let parts = parts(&mut packer);
+        let used: usize = parts.iter().map(|part| part.len() - HEADER).sum();
+        assert!(used <= 13 * 1_000_000_usize.div_ceil(MAX_RUN as usize), "{used} bytes");
+        // page and block 2^32 - 2, and three of them, or none, or more than a run may have
+        for (count, last) in
+            [(2, Some(u32::MAX)), (3, None), (0, None), (u64::from(MAX_RUN) + 1, None), (u64::MAX, None)]
+        {
+            let mut body = Vec::new();
+            put_varint(&mut body, u64::from(u32::MAX - 1) << 2 | 3);
+            put_varint(&mut body, u64::from(u32::MAX - 1) << 1);
+            put_varint(&mut body, count);
+            let read: Result<Vec<_>, _> = groups(&body, 4096).collect();
+            assert_eq!(read.ok().and_then(|all| all.last().map(|group| group.0.0)), last, "{count}");
         }
     }
 

@@ -22,6 +22,8 @@ const GROW: u64 = 1 << 20;
 const GROW_VIRTS: u32 = 16384;
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
 const AHEAD: usize = 16;
+/// Cold blocks made known at a time.
+const GROW_COLD: u32 = 16384;
 /// Entries cleared under one fence at most.
 const CLEAR: usize = 512;
 
@@ -226,23 +228,30 @@ impl Pages {
         self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
     }
 
-    /// Takes a block of the cold file for `virt`.
+    /// Makes `n` more numbers of cold blocks known, a multiple of [`GROW_COLD`]. Unused ones cost no room on the disk.
+    fn grow_cold(&self, n: u32) -> Result<()> {
+        let head = self.shared.head();
+        let present = head.cold_present.load(R);
+        if u64::from(present) + u64::from(n) > MAX_COLD {
+            return Err(Error::Full {
+                path: self.cold.path().to_owned(),
+                what: "cold blocks",
+                cause: format!("all {MAX_COLD} are in use"),
+            });
+        }
+        self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, u64::from(n) * 4)?;
+        (present..present + n).for_each(|c| self.cold_owner(c).store(0, R));
+        head.cold_present.store(present + n, R);
+        head.cold_free.store(head.cold_free.load(R) + n, R);
+        Ok(())
+    }
+
+    /// Takes a block of the cold file for `virt`: the next free one, so that what is written in a row lies in a row.
     pub fn take_cold(&self, virt: VirtNo) -> Result<u32> {
         let head = self.shared.head();
         if head.cold_free.load(R) == 0 {
-            let present = head.cold_present.load(R);
-            if u64::from(present) + 16384 > MAX_COLD {
-                return Err(Error::Full {
-                    path: self.cold.path().to_owned(),
-                    what: "cold blocks",
-                    cause: format!("all {MAX_COLD} are in use"),
-                });
-            }
-            self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, 16384 * 4)?;
-            (present..present + 16384).for_each(|c| self.cold_owner(c).store(0, R));
-            head.cold_present.store(present + 16384, R);
-            head.cold_free.store(16384, R);
-            head.cold_hand.store(present, R);
+            head.cold_hand.store(head.cold_present.load(R), R);
+            self.grow_cold(GROW_COLD)?;
         }
         let present = head.cold_present.load(R);
         let start = head.cold_hand.load(R);
@@ -250,10 +259,36 @@ impl Pages {
             .chain(0..start)
             .find(|&c| self.cold_owner(c).load(R) == 0)
             .ok_or_else(|| self.corrupt("cold file's free count", "no block is free".into()))?;
-        self.cold_owner(c).store(virt.0, R);
+        self.own_cold(c, virt);
         head.cold_hand.store(c + 1, R);
-        head.cold_free.store(head.cold_free.load(R) - 1, R);
         Ok(c)
+    }
+
+    fn own_cold(&self, c: u32, virt: VirtNo) {
+        self.cold_owner(c).store(virt.0, R);
+        let head = self.shared.head();
+        head.cold_free.store(head.cold_free.load(R) - 1, R);
+    }
+
+    /// Finds `n` free cold blocks in a row, growing the table if there are none. They are free still.
+    pub fn cold_run(&self, n: u32) -> Result<u32> {
+        let present = self.shared.head().cold_present.load(R);
+        let mut run = 0;
+        for c in 0..present {
+            run = if self.cold_owner(c).load(R) == 0 { run + 1 } else { 0 };
+            if run == n {
+                return Ok(c + 1 - n);
+            }
+        }
+        self.grow_cold((n - run).next_multiple_of(GROW_COLD))?;
+        Ok(present - run)
+    }
+
+    /// Moves what nothing refers to yet, a shadow block, to the free cold block `c`, which holds the same bytes.
+    pub fn settle_in_cold(&self, v: VirtNo, c: u32) {
+        self.own_cold(c, v);
+        self.free_place(self.virt(v).place());
+        self.virt(v).move_to(Place::Cold(c));
     }
 
     /// Cold blocks in use.
@@ -263,7 +298,12 @@ impl Pages {
     }
 
     fn release(&self, v: VirtNo) {
-        match self.virt(v).place() {
+        self.free_place(self.virt(v).place());
+        self.push_virt(v);
+    }
+
+    fn free_place(&self, place: Place) {
+        match place {
             Place::Fast(b) => self.push_block(b),
             Place::Cold(c) => {
                 self.cold_owner(c).store(0, R);
@@ -272,7 +312,6 @@ impl Pages {
             }
             Place::Home | Place::Free => {}
         }
-        self.push_virt(v);
     }
 
     /// Gives back a virtblock that nothing ever referred to, with its block.
@@ -464,16 +503,18 @@ impl Pages {
     }
 
     /// Frees what [`clear_entries`](Self::clear_entries) cleared, after a fence of the same thread. Those with pointers
-    /// out go round once more; their entries are gone already, in the order that recovery needs.
-    pub fn after_fence(&self) {
-        let head = self.shared.head();
+    /// out go round once more; their entries are gone already, in the order that recovery needs. Answers how many are free.
+    pub fn after_fence(&self) -> u32 {
+        let (head, mut freed) = (self.shared.head(), 0);
         while let Some(v) = self.pop(&head.cleared) {
             if self.is_fetched(v) {
                 self.append(&head.limbo, v);
             } else {
                 self.release(v);
+                freed += 1;
             }
         }
+        freed
     }
 
     /// Takes every version out of a chain that no pin sees: between `newer` and the end. `visible` is among the pins where

@@ -1,7 +1,7 @@
 //! From the write set to a commit: what FCNTL_SYNC and COMMIT_PHASETWO do (P1).
 
 use super::{PAGE_ONE, Session};
-use crate::base::{PageNo, Result};
+use crate::base::{Error, PageNo, Result};
 use crate::format::mark;
 use crate::pages::heads;
 use crate::pages::virt::Place;
@@ -22,35 +22,38 @@ impl Session {
         self.tell_lent();
         self.settle_page_size()?;
         let size = self.settle_size()?;
-        let mut pages = std::mem::take(&mut self.sorted);
-        pages.clear();
-        pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
-        pages.sort_unstable_by_key(|p| p.0);
-        let result = self.prepare_pages(&pages, size);
-        self.sorted = pages;
-        result?;
+        let shadows = match self.prepare_pages(size) {
+            // its own pages or readers fill the fast tier: what is kept as differences goes to shadow blocks, too
+            Err(Error::Full { .. }) if self.spill(size)? => self.prepare_pages(size)?,
+            other => other?,
+        };
+        if shadows > 0 {
+            self.store.engine().persist_shadows(shadows)?;
+        }
         self.prepared = Some(size);
         Ok(())
     }
 
-    fn prepare_pages(&mut self, pages: &[(PageNo, Written)], size: u32) -> Result<()> {
-        let engine = self.store.engine();
+    /// Builds the record and reserves what it needs; what it did in vain may be done again. Answers its shadow blocks.
+    fn prepare_pages(&mut self, size: u32) -> Result<u32> {
+        let mut pages = std::mem::take(&mut self.sorted);
+        pages.clear();
+        pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
+        pages.sort_unstable_by_key(|p| p.0);
+        let result = self.reserve(&pages, size);
+        self.sorted = pages;
+        result
+    }
+
+    fn reserve(&mut self, pages: &[(PageNo, Written)], size: u32) -> Result<u32> {
         let old_size = self.pages.unwrap_or(0);
-        let packer = &mut self.commit.packer;
-        packer.clear();
-        let mut shadows = 0;
-        for &(page, written) in pages {
-            match written {
-                Written::Ranges { fresh, first, n } => packer.ranges(page, fresh, self.set.ranges(first, n)),
-                Written::Shadow(v) => match engine.pages.virt(v).place() {
-                    Place::Cold(c) => packer.block(page, c, true),
-                    Place::Fast(b) => packer.block(page, b.0, false),
-                    Place::Home | Place::Free => return Err(engine.pages.corrupt("write set", "a lost shadow".into())),
-                },
-            }
-            shadows += u32::from(matches!(written, Written::Shadow(_)));
+        self.pack(pages, None)?;
+        let engine = self.store.engine();
+        let shadows = pages.iter().filter(|(_, w)| matches!(w, Written::Shadow(_))).count() as u32;
+        if !engine.ring_holds(self.commit.packer.parts()) && shadows > 0 {
+            self.line_up(pages, shadows)?;
         }
-        packer.finish();
+        let engine = self.store.engine();
         self.commit.pages = pages.len();
         self.commit.shrinks = size < old_size;
         let base = self.base.as_deref().expect("opened by begin_read");
@@ -60,10 +63,59 @@ impl Session {
         engine.pages.reserve_virts(2 * n + 64)?;
         let undisturbed = self.evictions == engine.evictions();
         engine.reserve_for(self.slot, pages, &self.set, undisturbed, base)?;
-        if shadows > 0 {
-            engine.persist_shadows(shadows)?;
+        Ok(shadows)
+    }
+
+    /// Builds the record. With `lined_up`, as if the shadow blocks were the cold blocks from that one on.
+    fn pack(&mut self, pages: &[(PageNo, Written)], lined_up: Option<u32>) -> Result<()> {
+        let engine = self.store.engine();
+        let packer = &mut self.commit.packer;
+        packer.clear();
+        let mut next = lined_up;
+        for &(page, written) in pages {
+            let place = match written {
+                Written::Ranges { fresh, first, n } => {
+                    packer.ranges(page, fresh, self.set.ranges(first, n));
+                    continue;
+                }
+                Written::Shadow(v) => next.map_or_else(|| engine.pages.virt(v).place(), Place::Cold),
+            };
+            next = next.map(|c| c + 1);
+            match place {
+                Place::Cold(c) => packer.block(page, c, true),
+                Place::Fast(b) => packer.block(page, b.0, false),
+                Place::Home | Place::Free => return Err(engine.pages.corrupt("write set", "a lost shadow".into())),
+            }
         }
+        packer.finish();
         Ok(())
+    }
+
+    /// The list of shadow blocks is too long for the ring, because they were taken in another order than that of their
+    /// pages. If in that order it would not be, they are moved.
+    fn line_up(&mut self, pages: &[(PageNo, Written)], shadows: u32) -> Result<()> {
+        let first = self.store.engine().pages.cold_run(shadows)?;
+        self.pack(pages, Some(first))?;
+        let engine = self.store.engine();
+        if !engine.ring_holds(self.commit.packer.parts()) {
+            return Ok(()); // the caller finds that it does not fit
+        }
+        let in_order = pages.iter().filter_map(|&(_, w)| if let Written::Shadow(v) = w { Some(v) } else { None });
+        engine.line_up_shadows(in_order, first)
+    }
+
+    /// Moves what is kept as ranges to shadow blocks, page 1 excepted. Answers whether there was anything to move.
+    fn spill(&mut self, size: u32) -> Result<bool> {
+        let ranges = |(page, written): (PageNo, Written)| {
+            (page != PAGE_ONE && page.0 <= size && matches!(written, Written::Ranges { .. })).then_some(page)
+        };
+        let pages: Vec<PageNo> = self.set.iter().filter_map(ranges).collect();
+        let mut content = vec![0; self.page_size().unwrap_or(0) as usize];
+        for &page in &pages {
+            self.read_in_page(page, 0, &mut content)?;
+            self.put_shadow(page, &content)?;
+        }
+        Ok(!pages.is_empty())
     }
 
     /// Fixes the page size of a new database: what its first page says by now (see [`follow_header`](Self::follow_header)),
@@ -129,7 +181,7 @@ impl Session {
         let hole = self.store.engine().hole();
         for page in (old_pages + 1..=size).map(PageNo) {
             if self.set.get(page).is_none() && page != hole {
-                self.set.put(page, None, &[]);
+                self.put_zeros(page)?;
             }
         }
         Ok(size)

@@ -126,8 +126,18 @@ impl Session {
         Ok(())
     }
 
+    /// A page that the transaction adds without writing it.
+    pub(super) fn put_zeros(&mut self, page: PageNo) -> Result<()> {
+        let mut content = std::mem::take(&mut self.scratch);
+        content.clear();
+        content.resize(self.page_size().unwrap_or(4096) as usize, 0);
+        let result = self.put_page(page, &content);
+        self.scratch = content;
+        result
+    }
+
     /// Writes the whole page to a block of its own, of which the record will hold the number only.
-    fn put_shadow(&mut self, page: PageNo, content: &[u8]) -> Result<()> {
+    pub(super) fn put_shadow(&mut self, page: PageNo, content: &[u8]) -> Result<()> {
         let (engine, base) = self.parts();
         let v = match self.set.get(page) {
             Some(Written::Shadow(v)) => v,

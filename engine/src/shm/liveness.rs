@@ -103,6 +103,16 @@ impl Liveness {
     }
 }
 
+impl Drop for Liveness {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between vfork and exec has the description, too, and who attaches meanwhile would
+        // take us for alive. In a forked child it is not ours any more.
+        if let Source::Kernel(file) = &self.source {
+            let _ = ofd::unlock(file, LOCK_BASE + u64::from(self.own.0));
+        }
+    }
+}
+
 impl fmt::Debug for Liveness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Liveness({})", self.own)

@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,15 +63,19 @@ pub fn look(target: &Target) -> Result<Outside, Failed> {
     Ok(Outside { state, bytes, page_size, region, open })
 }
 
+/// Where the region of a database is, if it has one.
+pub fn region_path(target: &Target) -> PathBuf {
+    let name = target.db.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-nvlite";
+    match &target.region_dir {
+        Some(dir) => dir.join(name),
+        None => target.db.with_file_name(name),
+    }
+}
+
 /// True if a process is attached to the region: each holds a lock on a byte of its own (P13).
 #[allow(unsafe_code)]
 fn is_open(target: &Target) -> bool {
-    let name = target.db.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-nvlite";
-    let region = match &target.region_dir {
-        Some(dir) => dir.join(name),
-        None => target.db.with_file_name(name),
-    };
-    let Ok(file) = File::open(region) else { return false };
+    let Ok(file) = File::open(region_path(target)) else { return false };
     // SAFETY: plain integers, for which zero is good.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;

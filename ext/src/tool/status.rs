@@ -1,7 +1,8 @@
 //! `nvlite status`.
 
-use super::database::{Outside, State, look, open};
+use super::database::{Outside, State, look, open, region_path};
 use super::{Failed, Target, output};
+use nvlite_engine::store::{inspect, medium_name};
 use rusqlite::types::Value;
 use serde::Serialize;
 use serde_json::Map;
@@ -11,9 +12,97 @@ struct Status {
     db: String,
     #[serde(flatten)]
     outside: Outside,
+    /// What the region says, of a database that nobody has open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<Left>,
+    /// Why the region, or its log, cannot be believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     /// `nvlite_stat`, of a database that is open.
     #[serde(skip_serializing_if = "Map::is_empty")]
     stat: Map<String, serde_json::Value>,
+}
+
+/// A region that nobody is attached to, and what the next open would do with it. Keys are added to it, never changed.
+#[derive(Serialize)]
+struct Left {
+    /// Its identity.
+    region: String,
+    /// Whether the base file bears its mark: a region that it does not is set aside, never applied.
+    marked: bool,
+    /// `dax`, `file` or `ram`.
+    medium: &'static str,
+    /// Once it is known.
+    page_size: Option<u32>,
+    /// Of the fast tier, in bytes.
+    budget: u64,
+    incarnation: u64,
+    /// Whether all was written home, and only the end of the close is missing.
+    complete: bool,
+    /// Everything up to this commit is durable at its place.
+    low_water: u64,
+    /// The newest commit in the log.
+    newest: u64,
+    /// Commits that the next open redoes, the micro-journals that they consist of, and the entries in those.
+    commits_to_redo: u64,
+    journals_to_redo: u64,
+    entries_to_redo: u64,
+    /// Pages whose place is a block of the region (`dax`, `ram`).
+    durable_pages: u64,
+}
+
+impl Left {
+    /// Of the region beside a database, if there is one; and what is wrong with it.
+    fn of(target: &Target, outside: &Outside) -> (Option<Left>, Option<String>) {
+        let path = region_path(target);
+        let found = match inspect(&path) {
+            Ok(Some(found)) => found,
+            Err(error) if path.exists() => return (None, Some(error.to_string())),
+            Ok(None) | Err(_) => return (None, None),
+        };
+        let region = found.region.to_string();
+        let (log, problem) = match found.log {
+            Ok(log) => (Some(log), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let left = Left {
+            marked: outside.region.as_ref() == Some(&region),
+            region,
+            medium: medium_name(found.medium),
+            page_size: found.page_size,
+            budget: found.budget,
+            incarnation: found.incarnation.0,
+            complete: found.complete,
+            low_water: log.map_or(found.low_water, |log| log.low_water).0,
+            newest: log.map_or(found.low_water, |log| log.newest).0,
+            commits_to_redo: log.map_or(0, |log| log.commits),
+            journals_to_redo: log.map_or(0, |log| log.journals),
+            entries_to_redo: log.map_or(0, |log| log.entries),
+            durable_pages: log.map_or(0, |log| log.durable_pages),
+        };
+        (Some(left), problem)
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mark = match self.marked {
+            true => "the database bears its mark".to_owned(),
+            false => format!("of region {}, whose mark the database does not bear: it is set aside", self.region),
+        };
+        let redo = format!(
+            "{} commits up to {}: {} micro-journals, {} entries",
+            self.commits_to_redo, self.newest, self.journals_to_redo, self.entries_to_redo
+        );
+        vec![
+            ("side files", mark),
+            ("medium", self.medium.to_owned()),
+            ("budget", self.budget.to_string()),
+            ("incarnation", self.incarnation.to_string()),
+            ("complete", if self.complete { "yes: the next open ends the close" } else { "no" }.to_owned()),
+            ("low water", self.low_water.to_string()),
+            ("to redo", redo),
+            ("durable pages", self.durable_pages.to_string()),
+        ]
+    }
 }
 
 /// Runs it.
@@ -23,8 +112,9 @@ struct Status {
 pub fn run(target: &Target) -> Result<bool, Failed> {
     let outside = look(target)?;
     let stat = if outside.open { figures(target, &outside)? } else { Map::new() };
-    let finding = outside.state == State::Foreign;
-    let status = Status { db: target.db.display().to_string(), outside, stat };
+    let (left, problem) = if outside.open { (None, None) } else { Left::of(target, &outside) };
+    let finding = outside.state == State::Foreign || problem.is_some();
+    let status = Status { db: target.db.display().to_string(), outside, left, problem, stat };
     output::print(target.json, &status, &lines(&status))?;
     Ok(finding)
 }
@@ -61,6 +151,9 @@ fn lines(status: &Status) -> Vec<(String, String)> {
     ];
     lines.extend(status.outside.page_size.map(|size| line("page size", size.to_string())));
     lines.extend(status.outside.region.clone().map(|region| line("region", region)));
+    let left = status.left.iter().flat_map(Left::lines);
+    lines.extend(left.map(|(name, value)| line(name, value)));
+    lines.extend(status.problem.clone().map(|problem| line("problem", problem)));
     lines.extend(
         status
             .stat

@@ -104,7 +104,9 @@ unsafe extern "C" fn call<const PLACE: usize>(
     }
 }
 
-/// `nvlite_checkpoint([schema])`: JSON of what is durable and what is home.
+/// `nvlite_checkpoint([schema])`: makes all that is committed durable and brings the base file up to date, as far as older
+/// readers and a writer at work allow. Answers JSON: the newest commit that is durable, and the newest up to which the log
+/// is not needed any more.
 fn checkpoint(conn: &mut Conn, _arguments: &[Option<String>]) -> Outcome<Value> {
     if conn.is_writing() {
         return Err(Failure::Told(SQLITE_ERROR, "nvlite_checkpoint: not inside a write transaction".into()));

@@ -1,0 +1,97 @@
+//! Death in the middle of something, as the memory sees it: a thread that stops there for ever.
+
+use nvlite_engine::{MediumKind, Pmem, Region, Result, Site};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Memory whose user stops for ever in front of the operation that was chosen.
+pub struct Mortal {
+    inner: Arc<dyn Pmem>,
+    left: AtomicU64,
+    dead: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Mortal {
+    /// Over `region`, which is memory; nobody dies yet.
+    ///
+    /// # Panics
+    /// If it is a file.
+    #[allow(clippy::panic, reason = "a test that asks for this is wrong")]
+    pub fn over(region: Region) -> Arc<Mortal> {
+        let Region::Pmem(inner) = region else { panic!("{:?} is no memory", region.kind()) };
+        Arc::new(Mortal { inner, left: AtomicU64::new(u64::MAX), dead: Mutex::new(false), bell: Condvar::new() })
+    }
+
+    /// Its user dies in front of the `n`-th store, flush or fence from now on, counted from 0.
+    pub fn dies_after(&self, n: u64) {
+        self.left.store(n, Ordering::SeqCst);
+    }
+
+    /// Waits until its user is dead or `done`; true if dead.
+    pub fn await_death(&self, done: impl Fn() -> bool) -> bool {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*dead && !done() {
+            let slice = std::time::Duration::from_millis(1);
+            dead = self.bell.wait_timeout(dead, slice).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *dead
+    }
+
+    fn step(&self) {
+        let count_down = |left: u64| (left != u64::MAX && left > 0).then(|| left - 1);
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down) == Err(0) {
+            *self.dead.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.bell.notify_all();
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+impl Pmem for Mortal {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn kind(&self) -> MediumKind {
+        self.inner.kind()
+    }
+    fn base(&self) -> *const u8 {
+        self.inner.base()
+    }
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn allocate(&self, off: u64, len: u64) -> Result<()> {
+        self.inner.allocate(off, len)
+    }
+    fn load(&self, off: u64, into: &mut [u8]) {
+        self.inner.load(off, into);
+    }
+    fn store(&self, off: u64, bytes: &[u8]) {
+        self.step();
+        self.inner.store(off, bytes);
+    }
+    fn zero(&self, off: u64, len: u64) {
+        self.step();
+        self.inner.zero(off, len);
+    }
+    fn store_u64(&self, off: u64, value: u64) {
+        self.step();
+        self.inner.store_u64(off, value);
+    }
+    fn stream(&self, site: Site, off: u64, bytes: &[u8]) {
+        self.step();
+        self.inner.stream(site, off, bytes);
+    }
+    fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
+        self.step();
+        self.inner.flush(site, off, len)
+    }
+    fn fence(&self, site: Site) {
+        self.step();
+        self.inner.fence(site);
+    }
+}

@@ -1,0 +1,51 @@
+//! Several processes with one database, without processes: stores over one mapping, each an attachment of its own, whose
+//! deaths are told.
+
+use crate::rules::Rig;
+use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
+use nvlite_engine::{Region, Result, Store, mapping_len};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+
+/// Most processes.
+const MOST: usize = 8;
+
+/// A machine on which processes share one database.
+pub struct Processes {
+    rig: Rig,
+    mapping: TempDir,
+    alive: Arc<[AtomicBool; MOST]>,
+}
+
+impl Processes {
+    /// None yet, on the media of `rig`.
+    ///
+    /// # Errors
+    /// No place for the mapping.
+    pub fn new(rig: &Rig) -> std::io::Result<Processes> {
+        Ok(Processes { rig: rig.clone(), mapping: tempfile::tempdir()?, alive: Arc::default() })
+    }
+
+    /// The store of process `no`, from 1; the first to be started recovers. `wrap` puts something before its region.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub fn start(&self, no: u32, wrap: impl FnOnce(Region) -> Region) -> Result<Arc<Store>> {
+        let alive = self.alive.clone();
+        let is_alive = move |other: AttachmentNo| alive[other.0 as usize % MOST].load(Ordering::SeqCst);
+        let (path, kind) = (self.mapping.path().join("mapping"), self.rig.kind());
+        let len = mapping_len(self.rig.budget(), kind);
+        let first = !path.exists();
+        let segment = if first { Segment::create(&path, len) } else { Segment::open(&path, len) }?;
+        let mut parts = self.rig.parts(segment, Liveness::solo_as(AttachmentNo(no), Arc::new(is_alive)));
+        parts.region = wrap(parts.region);
+        self.alive[no as usize % MOST].store(true, Ordering::SeqCst);
+        if first { Store::assemble(parts) } else { Store::assemble_beside(parts) }
+    }
+
+    /// Process `no` is dead.
+    pub fn kill(&self, no: u32) {
+        self.alive[no as usize % MOST].store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,95 @@
+//! Rules of what is done for the dead: a process that dies in front of each store, flush and fence of a commit, and another
+//! one that lives and goes on.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use nvlite_engine::{Durability::Full, MediumKind, Session};
+use nvlite_tests::mortal::Mortal;
+use nvlite_tests::processes::Processes;
+use nvlite_tests::rules::{Rig, all_are, byte, commit, stat};
+use nvlite_tests::sim::Policy;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A machine with commits 1 to 3 on it, on which a process died in front of operation `n` of commit 4. The other process,
+/// and whether one had to die.
+fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<nvlite_engine::Store>, bool) {
+    let rig = Rig::new(MediumKind::Dax);
+    let processes = Processes::new(&rig).unwrap();
+    let (mut mortal, living) = (None, processes.start(1, |region| region).unwrap());
+    let dying = processes.start(2, |region| {
+        let memory = Mortal::over(region);
+        mortal = Some(memory.clone());
+        nvlite_engine::Region::Pmem(memory)
+    });
+    let mut s = dying.unwrap().session().unwrap();
+    (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
+    living.checkpoint().unwrap(); // what they stored is flushed, and need not be again
+    let (mortal, done) = (mortal.unwrap(), Arc::new(AtomicBool::new(false)));
+    mortal.dies_after(n);
+    let its = done.clone();
+    // never joined: the dead stay where they are
+    let keep = Arc::new(Mutex::new(None::<Session>));
+    std::thread::spawn(move || {
+        commit(&mut s, 4, 2..=4, 4, Full).unwrap();
+        its.store(true, Ordering::SeqCst);
+        *keep.lock().unwrap() = Some(s);
+        loop {
+            std::thread::park();
+        }
+    });
+    let died = mortal.await_death(|| done.load(Ordering::SeqCst));
+    processes.kill(2);
+    (rig, processes, living, died)
+}
+
+#[test]
+fn p17_a_dead_owners_commit_is_applied_before_it_is_retired() {
+    // Failure: the record is whole, its owner died before it had stored all of it in place, and the retirer attests the
+    // commit and gives its slots back: half of it is gone with the next power cut.
+    let (mut seen, mut n) = ([0, 0], 0);
+    loop {
+        let (rig, _processes, store, died) = dies_in_commit_4(n);
+        let mut s = store.session().unwrap();
+        store.checkpoint().unwrap();
+        let got = byte(&mut s, 2).unwrap().unwrap();
+        assert!(got == 3 || got == 4, "operation {n}: byte {got}");
+        assert!(all_are(&mut s, 2..=4, got).unwrap(), "operation {n}: half of commit 4");
+        assert_eq!(stat(&store, "jci_retired"), u64::from(got), "operation {n}: it was retired");
+        assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
+        // what is retired needs no record
+        let after = rig.crash(Policy::Oldest);
+        after.destroy(|_, _| true).unwrap();
+        let mut t = after.open().unwrap().session().unwrap();
+        assert!(all_are(&mut t, 2..=4, got).unwrap(), "operation {n}: byte {got} was retired, and is gone");
+        // the lock, the gate and the blocks are in order
+        commit(&mut s, 4, 2..=4, 5, Full).unwrap();
+        assert!(all_are(&mut s, 2..=4, 5).unwrap(), "operation {n}");
+        if !died {
+            break;
+        }
+        seen[usize::from(got == 4)] += 1;
+        n += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 3, "{seen:?}: deaths before the record was whole, and after");
+}
+
+#[test]
+fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
+    // Failure: the owner of a closed gate died, and every reader waits for it for ever, or reads a half applied commit.
+    for n in 0.. {
+        let (_rig, _processes, store, died) = dies_in_commit_4(n);
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut s = store.session().unwrap();
+            s.begin_read().unwrap();
+            let got = byte(&mut s, 2).unwrap();
+            let _ = tell.send(got.is_some_and(|got| all_are(&mut s, 2..=4, got).unwrap()));
+        });
+        let whole = told.recv_timeout(Duration::from_secs(10));
+        assert_eq!(whole, Ok(true), "operation {n}: half of commit 4, or no end");
+        if !died {
+            return assert!(n > 5, "{n} operations");
+        }
+    }
+}
