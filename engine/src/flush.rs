@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// Waits for those whose commits the last batch made durable, as they are likely to commit again at once: a batch that
-    /// began without them would make them wait for the whole of the next. For at most half the time of a flush, not at all
+    /// began without them would make them wait for the whole of the next. For at most the time of a flush, not at all
     /// when there is none but us, and only now and then where it was in vain of late.
     fn gather(&self, durable: Jci) {
         let (head, slots) = (self.shared.head(), self.shared.slots());
@@ -128,7 +128,7 @@ impl Engine {
             return;
         }
         let (began, published) = (now(), head.clock.published());
-        let most = batches.took.load(Ordering::Relaxed) / 2;
+        let most = batches.took.load(Ordering::Relaxed);
         while to_come() && now().saturating_sub(began) < most {
             std::thread::yield_now();
         }

@@ -37,7 +37,6 @@ pub struct Session {
     evictions: u64,
     /// Pointers handed out under the lock, which nobody else knows of yet.
     lent: Vec<fetch::Lent>,
-    seen_pages: fetch::Seen,
     last_commit: Jci,
     seen: Incarnation,
     set: WriteSet,
@@ -66,7 +65,6 @@ impl Session {
             holding: false,
             evictions: 0,
             lent: Vec::new(),
-            seen_pages: fetch::Seen::new(),
             last_commit: Jci::ZERO,
             seen,
             set: WriteSet::default(),
@@ -110,7 +108,6 @@ impl Session {
         let at = if granted { PinAt::Published } else { PinAt::Visible };
         let own = (self.last_commit > head.clock.visible()).then_some(self.last_commit);
         let pin = engine.pin(self.slot, at, own, base)?;
-        self.seen_pages.moved_to(pin);
         self.pin = Some(pin);
         self.pages = None;
         Ok(())

@@ -187,9 +187,9 @@ impl Pages {
                 });
             }
             let size = size_of::<Virt>() as u64;
-            self.shared
-                .segment
-                .commit(self.shared.places.virts + u64::from(present) * size, u64::from(GROW_VIRTS) * size)?;
+            let (at, len) = (self.shared.places.virts + u64::from(present) * size, u64::from(GROW_VIRTS) * size);
+            self.shared.segment.commit(at, len)?;
+            self.shared.segment.prefer_huge(at, len);
             for v in (first..present + GROW_VIRTS).rev() {
                 self.push_virt(VirtNo(v));
             }

@@ -66,6 +66,7 @@ pub fn init(shared: &Shared) -> Result<()> {
 fn open_area(shared: &Shared, area: u32) -> Result<()> {
     let (at, n) = area_at(shared, area);
     shared.segment.commit(at, n * ENTRY)?;
+    shared.segment.prefer_huge(at, n * ENTRY);
     shared.segment.zero(at, n * ENTRY);
     Ok(())
 }

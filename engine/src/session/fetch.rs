@@ -7,43 +7,8 @@
 
 use super::{PAGE_ONE, R, Session};
 use crate::base::sync::Ordering;
-use crate::base::{BlockNo, Jci, PageNo, Result};
+use crate::base::{BlockNo, PageNo, Result};
 use crate::pages::virt::{FETCHED, Place, Virt};
-
-/// Pages that a connection asked for lately: a direct-mapped table. SQLite asks for a pointer before it looks into its own
-/// cache, each time it comes to a page: what it comes back to is better copied into that cache, once.
-pub(super) struct Seen {
-    pages: Box<[u32; Seen::PAGES]>,
-    /// The commit that SQLite's cache is of.
-    at: Jci,
-}
-
-impl Seen {
-    /// A power of two, about as many as SQLite caches by default.
-    const PAGES: usize = 512;
-
-    pub(super) fn new() -> Seen {
-        Seen { pages: Box::new([0; Seen::PAGES]), at: Jci::ZERO }
-    }
-
-    /// SQLite has seen the database change to `at` otherwise than by its own commit, and so has emptied its cache.
-    pub(super) fn moved_to(&mut self, at: Jci) {
-        if at != self.at {
-            self.pages.fill(0);
-            self.at = at;
-        }
-    }
-
-    /// SQLite's cache is of its own commit now.
-    pub(super) fn committed(&mut self, at: Jci) {
-        self.at = at;
-    }
-
-    /// Whether `page` was asked for before, and not long ago.
-    fn again(&mut self, page: PageNo) -> bool {
-        std::mem::replace(&mut self.pages[page.0 as usize % Seen::PAGES], page.0) == page.0
-    }
-}
 
 /// A pointer that is out and not counted yet.
 #[derive(Clone, Copy)]
@@ -54,8 +19,7 @@ pub(super) struct Lent {
 
 impl Session {
     /// xFetch: a pointer to `len` bytes at `offset`, valid and unchanged until [`unfetch`](Self::unfetch); `None` at any
-    /// time (not in the fast tier, page 1, written by this transaction, not within one page, asked for before, under
-    /// pressure).
+    /// time (not in the fast tier, page 1, written by this transaction, not within one page, under pressure).
     ///
     /// # Errors
     /// `Failed`, `Forked`.
@@ -65,12 +29,7 @@ impl Session {
         let page = PageNo((offset / u64::from(page_size)) as u32 + 1);
         let within = (offset % u64::from(page_size)) as u32;
         let whole = u64::from(within) + len as u64 <= u64::from(page_size);
-        if self.seen_pages.again(page)
-            || !whole
-            || page == PAGE_ONE
-            || self.set.get(page).is_some()
-            || page.0 > self.committed_pages()?
-        {
+        if !whole || page == PAGE_ONE || self.set.get(page).is_some() || page.0 > self.committed_pages()? {
             return Ok(None);
         }
         let engine = self.store.engine();

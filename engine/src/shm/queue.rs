@@ -274,7 +274,11 @@ impl WriterLock {
 
 fn wake(slot: &Slot) {
     slot.wake.fetch_add(1, Ordering::Release);
-    futex::wake(&slot.wake, 1);
+    // Pairs with the fence in Slot::sleep: either we see that it sleeps, or it sees the word changed.
+    fence(Ordering::SeqCst);
+    if slot.deep.load(Ordering::Relaxed) != 0 {
+        futex::wake(&slot.wake, 1);
+    }
 }
 
 /// The end of the way for a connection that was refused before: it starts afresh.

@@ -113,13 +113,17 @@ impl Segment {
             match rustix::fs::fallocate(file, FallocateFlags::empty(), off, len) {
                 // tmpfs gives up on any signal and undoes what it did.
                 Err(rustix::io::Errno::INTR) => {}
-                done => {
-                    done.map_err(|e| Error::io(path, "allocate shared memory", e.into()))?;
-                    // SAFETY: `check` saw that the range lies in the mapping, which `reserve` placed at a huge page.
-                    unsafe { huge::ask(self.base, off, len) };
-                    return Ok(());
-                }
+                done => return done.map_err(|e| Error::io(path, "allocate shared memory", e.into())),
             }
+        }
+    }
+
+    /// Asks for huge pages under bytes that were just committed, for what is looked up at random. It takes milliseconds.
+    pub fn prefer_huge(&self, off: u64, len: u64) {
+        self.check(off, len, 1);
+        if self.file.is_some() {
+            // SAFETY: the range lies in the mapping, which `reserve` placed at a huge page.
+            unsafe { huge::ask(self.base, off, len) };
         }
     }
 

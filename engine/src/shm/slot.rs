@@ -1,10 +1,12 @@
 //! A reader slot: what one connection tells all the others.
 
+use super::futex;
 use super::liveness::AttachmentNo;
 use super::segment::Shared;
 use crate::base::Jci;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use std::fmt;
+use std::time::Duration;
 
 /// Number of a slot, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,6 +34,7 @@ impl fmt::Display for SlotNo {
 /// | 104    | `wake`          | who grants the lock, by adding 1 |
 /// | 108    | `asleep`        | who grants the lock, [`ASLEEP`] to [`PASSED`]. Stale: a grant that expires, or a wait for the next slice |
 /// | 112    | `sleeps`        | nobody; what is known of the connection's busy handler |
+/// | 116    | `deep`          | nobody; 1 while it may sleep in the kernel on `wake`. Stale 1: a system call in vain. Stale 0 is excluded by fences |
 #[repr(C, align(128))]
 pub struct Slot {
     pin: AtomicU64,
@@ -49,7 +52,8 @@ pub struct Slot {
     pub(super) wake: AtomicU32,
     pub(super) asleep: AtomicU32,
     pub(super) sleeps: AtomicU32,
-    _spare1: [AtomicU32; 3],
+    pub(super) deep: AtomicU32,
+    _spare1: [AtomicU32; 2],
 }
 
 #[cfg(not(loom))]
@@ -125,7 +129,8 @@ impl Slot {
             wake: h(),
             asleep: h(),
             sleeps: h(),
-            _spare1: [h(), h(), h()],
+            deep: h(),
+            _spare1: [h(), h()],
         }
     }
 
@@ -207,6 +212,14 @@ impl Slot {
         let last = self.refused_last.load(Ordering::Relaxed);
         let slept = self.sleeps.load(Ordering::Relaxed) & SLEPT != 0;
         last != 0 && !slept && now().wrapping_sub(last) < 1_000_000_000
+    }
+
+    /// Sleeps while `wake` is `woken`, at most `time`.
+    pub(super) fn sleep(&self, woken: u32, time: Duration) {
+        self.deep.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        futex::wait(&self.wake, woken, Some(time));
+        self.deep.store(0, Ordering::Relaxed);
     }
 
     /// Whether the connection's busy handler is known to sleep elsewhere.

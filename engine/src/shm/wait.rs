@@ -4,13 +4,13 @@
 //! one before it in the queue does not come for its grant, a waker died between storing and waking.
 
 use super::clock;
-use super::futex;
 use super::liveness::Liveness;
 use super::queue::{EXPIRES, GIVEN_UP, MS, WriterLock, asleep};
 use super::slot::{ASLEEP, AWAKE, SLEEPS_ELSEWHERE, SLEPT, Slot, SlotNo};
 use super::slots::Slots;
 use super::word::{State, Word};
-use crate::base::sync::{Ordering, fence};
+use crate::base::sync::{Ordering, fence, spin};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long the first two of the queue, and the others, sleep before looking for themselves.
@@ -19,12 +19,17 @@ const SLICE: u64 = 50 * MS;
 /// Least time for which a place in the queue is kept between two sleeps.
 const PLACE_KEPT: u64 = 10 * MS;
 
+/// For how long the next one spins before it sleeps: a short transaction is over by then, and a wake-up takes as long.
+const SPIN: u64 = 30_000;
+
 /// What a waiter found.
 enum Look {
     /// The lock is for it.
     Granted,
     /// It is not; look again after so many nanoseconds.
     Sleep(u64),
+    /// The same, but it is next.
+    Next(u64),
 }
 
 impl WriterLock {
@@ -61,14 +66,19 @@ impl WriterLock {
             fence(Ordering::SeqCst);
             let now = clock::now();
             let overslept = before.replace(woken) == Some(woken);
-            let slice = match self.look(slots, me, now, overslept, live) {
+            let (slice, next) = match self.look(slots, me, now, overslept, live) {
                 Look::Granted => break true,
-                Look::Sleep(slice) => slice,
+                Look::Sleep(slice) => (slice, false),
+                Look::Next(slice) => (slice, true),
             };
             if now >= deadline {
                 break false;
             }
-            futex::wait(&slot.wake, woken, Some(Duration::from_nanos(slice.min(deadline - now))));
+            let slice = slice.min(deadline - now);
+            if next && spin_for(SPIN.min(slice), || slot.wake.load(Ordering::Relaxed) != woken) {
+                continue;
+            }
+            slot.sleep(woken, Duration::from_nanos(slice));
         };
         slot.asleep.store(AWAKE, Ordering::Release);
         let now = clock::now();
@@ -111,7 +121,8 @@ impl WriterLock {
                 State::Held(by) => {
                     // The refusal before this wait has asked already.
                     if !overslept || slots.is_alive(by, live) {
-                        return Look::Sleep(if rank < 2 { SLICE_FRONT } else { SLICE });
+                        let slice = if rank < 2 { SLICE_FRONT } else { SLICE };
+                        return if rank == 0 { Look::Next(slice) } else { Look::Sleep(slice) };
                     }
                     dead = dead.or(Some(by.slot));
                 }
@@ -132,6 +143,23 @@ impl WriterLock {
         }
         self.granted_to(slots, me)
     }
+}
+
+/// Spins until `done`, for at most so many nanoseconds; true if it is done. Not where there is but one processor.
+fn spin_for(nanos: u64, done: impl Fn() -> bool) -> bool {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors = *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if cfg!(loom) || processors == 1 {
+        return false;
+    }
+    let begin = clock::now();
+    while !done() {
+        if clock::now().wrapping_sub(begin) > nanos {
+            return false;
+        }
+        (0..16).for_each(|_| spin());
+    }
+    true
 }
 
 /// How many are before `me` in the queue.

@@ -84,7 +84,11 @@ fn temp_file_names_come_from_the_default_vfs() {
 fn mmap_size_is_kept_and_answered() {
     on_both(|site| {
         let db = with_table(site);
-        assert_eq!(int(&db, "PRAGMA mmap_size"), 0x7fff_0000, "pages are read in place unless the program says otherwise");
+        assert_eq!(
+            int(&db, "PRAGMA mmap_size"),
+            0x7fff_0000,
+            "pages are read in place unless the program says otherwise"
+        );
         assert_eq!(int(&db, "PRAGMA mmap_size=0"), 0);
         assert_eq!(int(&db, "PRAGMA mmap_size"), 0);
         assert_eq!(int(&db, "PRAGMA mmap_size=1048576"), 1 << 20);
