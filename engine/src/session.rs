@@ -242,8 +242,7 @@ impl Session {
         let mut done = 0;
         while done < there {
             let at = offset + done as u64;
-            let page = PageNo((at / u64::from(page_size)) as u32 + 1);
-            let within = (at % u64::from(page_size)) as u32;
+            let (page, within) = PageNo::at(at, page_size).expect("below the size of the database");
             let n = (there - done).min((page_size - within) as usize);
             self.read_in_page(page, within, &mut into[done..done + n])?;
             done += n;

@@ -22,6 +22,17 @@ impl Jci {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PageNo(pub u32);
 
+impl PageNo {
+    /// The page that byte `offset` of a database lies in, of pages of `size` bytes, a power of two, and where in it. `None` if
+    /// it lies beyond what a page number can say.
+    #[must_use]
+    pub fn at(offset: u64, size: u32) -> Option<(PageNo, u32)> {
+        // shifts: a division would take longer than all the rest of a look-up
+        let page = u32::try_from((offset >> size.trailing_zeros()) + 1).ok()?;
+        Some((PageNo(page), (offset & u64::from(size - 1)) as u32))
+    }
+}
+
 /// Index of a data block of the fast tier, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BlockNo(pub u32);

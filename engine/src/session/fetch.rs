@@ -26,8 +26,7 @@ impl Session {
     pub fn fetch(&mut self, offset: u64, len: usize) -> Result<Option<*const u8>> {
         self.store.engine().check()?;
         let (Some(pin), Some(page_size)) = (self.pin, self.page_size()) else { return Ok(None) };
-        let page = PageNo((offset / u64::from(page_size)) as u32 + 1);
-        let within = (offset % u64::from(page_size)) as u32;
+        let Some((page, within)) = PageNo::at(offset, page_size) else { return Ok(None) };
         let whole = u64::from(within) + len as u64 <= u64::from(page_size);
         if !whole || page == PAGE_ONE || self.set.get(page).is_some() || page.0 > self.committed_pages()? {
             return Ok(None);

@@ -60,12 +60,11 @@ impl Session {
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done as u64;
-            let page =
-                u32::try_from(at / u64::from(page_size) + 1).map_err(|_| self.store.engine().no_room("a page"))?;
-            let within = (at % u64::from(page_size)) as usize;
+            let place = PageNo::at(at, page_size).ok_or_else(|| self.store.engine().no_room("a page"))?;
+            let (page, within) = (place.0, place.1 as usize);
             let n = (bytes.len() - done).min(page_size as usize - within);
-            self.write_in_page(PageNo(page), page_size, within, &bytes[done..done + n])?;
-            self.set.end = Some(self.set.end.unwrap_or(0).max(page));
+            self.write_in_page(page, page_size, within, &bytes[done..done + n])?;
+            self.set.end = Some(self.set.end.unwrap_or(0).max(page.0));
             done += n;
         }
         self.follow_header()
