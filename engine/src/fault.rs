@@ -77,7 +77,13 @@ impl Engine {
             return;
         }
         self.maintain(slot, || {
+            let before = head.blocks_present.load(R);
             let room = self.pages.free_blocks() > 0 || self.pages.grow().unwrap_or(false);
+            let grown = head.blocks_present.load(R) - before;
+            if grown > 0 {
+                // here, where no commit waits for it
+                self.pages.geo().arena.prefer_huge(before, grown);
+            }
             if room && let Err(error) = self.bring_in(page, base) {
                 tracing::debug!(%error, "a page was not brought in");
             }

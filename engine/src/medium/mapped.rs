@@ -189,11 +189,15 @@ impl Pmem for Mapped {
         if len > 0 && !fs::allocate(&self.file, &self.path, off, len)? {
             return Err(Error::cant_open(&self.path, "the file system cannot allocate storage in advance (fallocate)"));
         }
+        Ok(())
+    }
+
+    fn prefer_huge(&self, off: u64, len: u64) {
+        self.at(off, len);
         if self.kind == MediumKind::Ram {
             // SAFETY: `at` checked the range of the mapping, which `map_file` placed at a huge page.
             unsafe { huge::ask(self.base.as_ptr(), off, len) };
         }
-        Ok(())
     }
 
     fn load(&self, off: u64, into: &mut [u8]) {

@@ -91,6 +91,8 @@ pub trait Pmem: Send + Sync {
     }
     /// Makes storage present under `[off, off + len)`, so that no store there can fault.
     fn allocate(&self, off: u64, len: u64) -> Result<()>;
+    /// Advice: `[off, off + len)`, just allocated, will be read at random. May take milliseconds.
+    fn prefer_huge(&self, _off: u64, _len: u64) {}
     /// Copies bytes out. Nobody stores to them meanwhile: a reader's pin, a lock or recovery sees to that.
     fn load(&self, off: u64, into: &mut [u8]);
     /// Stores bytes; not yet persistent. Aligned 8-byte granules are stored whole.

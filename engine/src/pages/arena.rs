@@ -60,6 +60,13 @@ impl Arena {
         }
     }
 
+    /// Advice: blocks just allocated will be read at random. May take milliseconds.
+    pub fn prefer_huge(&self, first: u32, n: u32) {
+        if let Memory::Inside(pmem) = &self.memory {
+            pmem.prefer_huge(self.offset(BlockNo(first), 0), u64::from(n) * u64::from(self.size));
+        }
+    }
+
     /// Has the first lines of a block, if there is one of that number, brought into the cache.
     pub fn prefetch(&self, block: BlockNo) {
         let start = self.address(block, 0);
