@@ -43,9 +43,10 @@ impl Gate {
     }
 }
 
-struct GatedDisk(Arc<dyn Disk>, Arc<Gate>);
+/// A file before whose every sync something happens.
+struct BeforeSync<F>(Arc<dyn Disk>, F);
 
-impl Disk for GatedDisk {
+impl<F: Fn(Site) + Send + Sync> Disk for BeforeSync<F> {
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -59,9 +60,7 @@ impl Disk for GatedDisk {
         self.0.write_at(off, bytes)
     }
     fn sync(&self, site: Site) -> Result<()> {
-        if site == Site::Batch {
-            self.1.pass();
-        }
+        (self.1)(site);
         self.0.sync(site)
     }
     fn allocate(&self, off: u64, len: u64) -> Result<()> {
@@ -72,9 +71,25 @@ impl Disk for GatedDisk {
     }
 }
 
+/// Batches wait at the gate.
+fn gated_disk(disk: Arc<dyn Disk>, gate: &Arc<Gate>) -> Arc<dyn Disk> {
+    let gate = gate.clone();
+    let pass = move |site| {
+        if site == Site::Batch {
+            gate.pass();
+        }
+    };
+    Arc::new(BeforeSync(disk, pass))
+}
+
+/// The user of the file dies when he syncs.
+fn deadly_disk(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
+    Arc::new(BeforeSync(disk, |_| std::panic::resume_unwind(Box::new("died"))))
+}
+
 fn gated() -> (Rig, Arc<Gate>, Arc<Store>) {
     let (rig, gate) = (Rig::new(MediumKind::File), Arc::new(Gate::default()));
-    let store = rig.open_with(|disk| Arc::new(GatedDisk(disk, gate.clone()))).unwrap();
+    let store = rig.open_with(|disk| gated_disk(disk, &gate)).unwrap();
     (rig, gate, store)
 }
 
@@ -137,33 +152,6 @@ impl Drop for Open {
     }
 }
 
-/// A file whose user dies when he syncs.
-struct Deadly(Arc<dyn Disk>);
-
-impl Disk for Deadly {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn len(&self) -> Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize> {
-        self.0.read_at(off, into)
-    }
-    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
-        self.0.write_at(off, bytes)
-    }
-    fn sync(&self, _: Site) -> Result<()> {
-        std::panic::resume_unwind(Box::new("died"))
-    }
-    fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        self.0.allocate(off, len)
-    }
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.0.set_len(len)
-    }
-}
-
 fn on_disk(wrap: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> impl FnOnce(Region) -> Region {
     |region| match region {
         Region::Disk(disk) => Region::Disk(wrap(disk)),
@@ -179,8 +167,8 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
     let processes = Processes::new(&rig).unwrap();
     let gate = Arc::new(Gate::default());
     let its = gate.clone();
-    let first = processes.start(1, on_disk(|disk| Arc::new(GatedDisk(disk, its)))).unwrap();
-    let second = processes.start(2, on_disk(|disk| Arc::new(Deadly(disk)))).unwrap();
+    let first = processes.start(1, on_disk(|disk| gated_disk(disk, &its))).unwrap();
+    let second = processes.start(2, on_disk(deadly_disk)).unwrap();
     let _open = Open(gate.clone());
     let [mut a, mut reader] = [(); 2].map(|()| first.session().unwrap());
     let mut dying = second.session().unwrap();
