@@ -5,6 +5,7 @@ mod answers;
 mod attach;
 mod files;
 mod formats;
+mod journal;
 mod pragmas;
 mod snapshots;
 mod sql;
