@@ -7,13 +7,15 @@
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
-//! | unmarked | any | no | set the region aside, never apply it; adopt the base into a new region |
+//! | unmarked | never used | no | adopt the base into it |
+//! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 
 mod mapping;
 
 use crate::assemble::{self, Parts};
-use crate::base::{Error, MediumKind, RegionId, Result};
+use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
+use crate::format::layout::Layout;
 use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
@@ -180,6 +182,24 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
     Region::Disk(Arc::new(disk)).superblock().map(Some)
 }
 
+/// Whether there is nothing where a region has its superblocks and its log: an adoption died before it wrote the first.
+fn is_blank(files: &SideFiles) -> Result<bool> {
+    let disk = FileDisk::open(&files.region)?;
+    let mut bytes = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < Layout::LOG_END {
+        let n = disk.read_at(at, &mut bytes)?;
+        if bytes[..n].iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        if n < bytes.len() {
+            break;
+        }
+        at += n as u64;
+    }
+    Ok(true)
+}
+
 /// Attaches to the database of `base`.
 ///
 /// # Errors
@@ -246,7 +266,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
     };
     let region = open_region(files, superblock.medium)?;
     let places =
-        Places::new(&crate::format::layout::Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
+        Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
     if superblock.boot != boot_id() {
         return Err(unreachable("belongs to another boot of the machine"));
     }
@@ -274,9 +294,11 @@ fn first(
     liveness: Liveness,
     handle: &dyn BaseFile,
 ) -> Result<Engine> {
+    let marked = mark::identity(&header_of(handle)?);
     let found = match peek(files) {
         Ok(found) => found,
-        Err(error) if mark::identity(&header_of(handle)?).is_some() => return Err(error),
+        Err(error) if marked.is_some() => return Err(error),
+        Err(_) if is_blank(files)? => None,
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
@@ -286,7 +308,6 @@ fn first(
     if let Some(superblock) = &found {
         mapping::remove_dead(files, superblock);
     }
-    let marked = mark::identity(&header_of(handle)?);
     let superblock = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
@@ -300,6 +321,8 @@ fn first(
             s
         }
         (Some(id), _) => return Err(missing(files, id)),
+        // an adoption died before it marked the base
+        (None, Some(s)) if s.incarnation == Incarnation::FIRST => adopt(base, options, files, handle)?,
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
             if s.complete {
@@ -365,6 +388,7 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     random(&mut id.0)?;
     let superblock = assemble::new_superblock(id, options.region, kind, page_size);
     let disk = FileDisk::open(&files.region)?;
+    disk.set_len(0)?; // what an adoption that died has left
     disk.set_len(assemble::region_len(options.region, kind))?;
     let region = open_region(files, kind)?;
     let made = assemble::format_region(&region, &superblock).and_then(|()| {
