@@ -312,8 +312,7 @@ fn first(
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
-            set_aside(files, &format!("{id}"))?;
-            [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &id.to_string())));
+            discard(files)?;
             return Err(Error::Busy("a clean close was finished; try again"));
         }
         (Some(id), Some(s)) if s.region == id => {
@@ -323,12 +322,13 @@ fn first(
         (Some(id), _) => return Err(missing(files, id)),
         // an adoption died before it marked the base
         (None, Some(s)) if s.incarnation == Incarnation::FIRST => adopt(base, options, files, handle)?,
+        (None, Some(s)) if s.complete => {
+            // a clean close was interrupted after its last write: everything in it is at home
+            discard(files)?;
+            return Err(Error::Busy("a clean close was finished; try again"));
+        }
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
-            if s.complete {
-                // a clean close was interrupted after its last write: everything in it is at home
-                [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &s.region.to_string())));
-            }
             return Err(Error::Busy("a stale region was set aside; try again"));
         }
         (None, None) => adopt(base, options, files, handle)?,
@@ -415,11 +415,23 @@ fn stale(path: &Path, id: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Sets a region that is not the base's aside: never applied, never deleted.
+/// Sets a region that is not the base's aside: never applied, never deleted. The region last: as long as it has its name, the
+/// next open does what is left to do, and nobody takes the cold file for his own.
 fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
-    for path in [&files.region, &files.cold] {
+    for path in [&files.cold, &files.region] {
         if path.exists() {
             std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
+        }
+    }
+    sync_dir(&files.dir)
+}
+
+/// Removes the region and the cold file of a base that holds everything.
+fn discard(files: &SideFiles) -> Result<()> {
+    for path in [&files.region, &files.cold] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
+            _ => {}
         }
     }
     sync_dir(&files.dir)
@@ -452,12 +464,7 @@ impl Attached {
         if let Some(path) = mapping {
             remove(&path);
         }
-        if done? {
-            remove(&files.region);
-            remove(&files.cold);
-            sync_dir(&files.dir)?;
-        }
-        Ok(())
+        if done? { discard(&files) } else { Ok(()) }
     }
 }
 
