@@ -167,6 +167,7 @@ fn open_cold(files: &SideFiles) -> Result<Arc<dyn Disk>> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let disk = FileDisk::create(&files.cold)?;
             disk.same_access(&files.base)?;
+            sync_dir(&files.dir)?; // the log will name blocks of it
             Ok(Arc::new(disk))
         }
         other => Ok(Arc::new(other?)),
