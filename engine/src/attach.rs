@@ -17,7 +17,7 @@ use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
 use crate::format::layout::Layout;
 use crate::format::mark;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{self, Superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
 use crate::shared::Places;
 use crate::shm::{AttachLock, Liveness, Segment};
@@ -183,13 +183,17 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
     Region::Disk(Arc::new(disk)).superblock().map(Some)
 }
 
-/// Whether there is nothing where a region has its superblocks and its log: an adoption died before it wrote the first.
+/// Whether there is nothing where a region has its superblocks and its log, but for what a power cut may have left of the first
+/// superblock that is written: an adoption ended there.
 fn is_blank(files: &SideFiles) -> Result<bool> {
     let disk = FileDisk::open(&files.region)?;
     let mut bytes = vec![0; 1 << 20];
     let mut at = 0;
     while at < Layout::LOG_END {
         let n = disk.read_at(at, &mut bytes)?;
+        if at == 0 {
+            bytes[superblock::SIZE..2 * superblock::SIZE].fill(0);
+        }
         if bytes[..n].iter().any(|b| *b != 0) {
             return Ok(false);
         }
