@@ -426,12 +426,13 @@ fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
     for path in [&files.cold, &files.region] {
         if path.exists() {
             std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
+            sync_dir(&files.dir)?;
         }
     }
-    sync_dir(&files.dir)
+    Ok(())
 }
 
-/// Removes the region and the cold file of a base that holds everything.
+/// Removes the region and the cold file of a base that holds everything. A power cut may bring them back.
 fn discard(files: &SideFiles) -> Result<()> {
     for path in [&files.region, &files.cold] {
         match std::fs::remove_file(path) {
@@ -439,7 +440,7 @@ fn discard(files: &SideFiles) -> Result<()> {
             _ => {}
         }
     }
-    sync_dir(&files.dir)
+    Ok(())
 }
 
 fn remove(path: &Path) {
@@ -469,7 +470,11 @@ impl Attached {
         if let Some(path) = mapping {
             remove(&path);
         }
-        if done? { discard(&files) } else { Ok(()) }
+        if done? {
+            discard(&files)?;
+            sync_dir(&files.dir)?;
+        }
+        Ok(())
     }
 }
 
