@@ -185,7 +185,7 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
 
 /// Whether there is nothing where a region has its superblocks and its log, but for what a power cut may have left of the first
 /// superblock that is written: an adoption ended there.
-fn is_blank(files: &SideFiles) -> Result<bool> {
+fn holds_nothing(files: &SideFiles) -> Result<bool> {
     let disk = FileDisk::open(&files.region)?;
     let mut bytes = vec![0; 1 << 20];
     let mut at = 0;
@@ -270,8 +270,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
         )
     };
     let region = open_region(files, superblock.medium)?;
-    let places =
-        Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
+    let places = Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
     if superblock.boot != boot_id() {
         return Err(unreachable("belongs to another boot of the machine"));
     }
@@ -303,7 +302,7 @@ fn first(
     let found = match peek(files) {
         Ok(found) => found,
         Err(error) if marked.is_some() => return Err(error),
-        Err(_) if is_blank(files)? => None,
+        Err(_) if holds_nothing(files)? => None,
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
