@@ -21,6 +21,8 @@ const SHORT: Shape = Shape { steps: 8, checkpoints: 4, large: 3, ..SHAPE };
 struct Known {
     model: Model,
     acknowledged: u64,
+    /// Events before a close that nothing had failed before.
+    closing: Option<usize>,
 }
 
 impl Known {
@@ -70,6 +72,13 @@ fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str
     let image = world.crash_at(world.events());
     let mut db = subject.open(world).unwrap_or_else(|e| panic!("{context}: the next process: {e}"));
     known.check(&mut db, &format!("{context}: the next process"));
+    power_cuts(subject, &image, known, context);
+    if let Some(events) = known.closing {
+        power_cuts(subject, &world.crash_at(events), known, &format!("{context}: before the close"));
+    }
+}
+
+fn power_cuts(subject: &Nvlite, image: &Image, known: &Known, context: &str) {
     for policy in [Policy::Oldest, Policy::Newest, Policy::Events(1), Policy::Units(2)] {
         let after = World::new(image.clone(), subject.kind, policy.clone());
         let context = format!("{context}: a power cut, {policy:?}");
@@ -79,13 +88,7 @@ fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str
 }
 
 /// Opens, plays, reads and closes. Answers the first error; what was read before it is right.
-fn live(
-    subject: &Nvlite,
-    world: &Arc<World>,
-    steps: &[Step],
-    known: &mut Known,
-    context: &str,
-) -> Result<(), String> {
+fn live(subject: &Nvlite, world: &Arc<World>, steps: &[Step], known: &mut Known, context: &str) -> Result<(), String> {
     let mut db = subject.open(world)?;
     world.materialise();
     // what recovery has served must not go away
@@ -101,7 +104,10 @@ fn live(
         // the process ends without a close, or closes what has failed
         Some(e) if known.model.newest().is_multiple_of(2) => Err(e),
         Some(e) => db.close().and(Err(e)),
-        None => db.close(),
+        None => {
+            known.closing = Some(world.events());
+            db.close()
+        }
     }
 }
 
@@ -115,7 +121,7 @@ struct Start {
 
 impl Start {
     fn all(subject: &Nvlite, steps: &[Step]) -> Vec<Start> {
-        let new = || Known { model: Model::new(SHAPE.page_size), acknowledged: 0 };
+        let new = || Known { model: Model::new(SHAPE.page_size), acknowledged: 0, closing: None };
         let world = World::new(subject.media(), subject.kind, Policy::Newest);
         let (mut db, mut known) = (subject.open(&world).expect("opens"), new());
         let played = play(&mut db, steps, &mut known);
@@ -152,7 +158,10 @@ fn fail_everywhere(kind: MediumKind, shape: Shape, seed: u64, step: impl Fn(u64)
                     Err(_) => failed += 1,
                     Ok(()) => survived += 1,
                 }
-                assert!(lived.is_err() || times == 1, "{context}: a close that can write nothing says that all is well");
+                assert!(
+                    lived.is_err() || times == 1,
+                    "{context}: a close that can write nothing says that all is well"
+                );
                 afterwards(&subject, &world, &known, &format!("{context}: {lived:?}"));
                 after += step(after);
             }
