@@ -7,15 +7,17 @@
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
-//! | unmarked | any | no | set the region aside, never apply it; adopt the base into a new region |
+//! | unmarked | never used | no | adopt the base into it |
+//! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 
 mod mapping;
 
 use crate::assemble::{self, Parts};
-use crate::base::{Error, MediumKind, RegionId, Result};
+use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
+use crate::format::layout::Layout;
 use crate::format::mark;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{self, Superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
 use crate::shared::Places;
 use crate::shm::{AttachLock, Liveness, Segment};
@@ -165,6 +167,7 @@ fn open_cold(files: &SideFiles) -> Result<Arc<dyn Disk>> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let disk = FileDisk::create(&files.cold)?;
             disk.same_access(&files.base)?;
+            sync_dir(&files.dir)?; // the log will name blocks of it
             Ok(Arc::new(disk))
         }
         other => Ok(Arc::new(other?)),
@@ -178,6 +181,28 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
         return Ok(None);
     }
     Region::Disk(Arc::new(disk)).superblock().map(Some)
+}
+
+/// Whether there is nothing where a region has its superblocks and its log, but for what a power cut may have left of the first
+/// superblock that is written: an adoption ended there.
+fn holds_nothing(files: &SideFiles) -> Result<bool> {
+    let disk = FileDisk::open(&files.region)?;
+    let mut bytes = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < Layout::LOG_END {
+        let n = disk.read_at(at, &mut bytes)?;
+        if at == 0 {
+            bytes[superblock::SIZE..2 * superblock::SIZE].fill(0);
+        }
+        if bytes[..n].iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        if n < bytes.len() {
+            break;
+        }
+        at += n as u64;
+    }
+    Ok(true)
 }
 
 /// Attaches to the database of `base`.
@@ -245,8 +270,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
         )
     };
     let region = open_region(files, superblock.medium)?;
-    let places =
-        Places::new(&crate::format::layout::Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
+    let places = Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
     if superblock.boot != boot_id() {
         return Err(unreachable("belongs to another boot of the machine"));
     }
@@ -274,9 +298,11 @@ fn first(
     liveness: Liveness,
     handle: &dyn BaseFile,
 ) -> Result<Engine> {
+    let marked = mark::identity(&header_of(handle)?);
     let found = match peek(files) {
         Ok(found) => found,
-        Err(error) if mark::identity(&header_of(handle)?).is_some() => return Err(error),
+        Err(error) if marked.is_some() => return Err(error),
+        Err(_) if holds_nothing(files)? => None,
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
@@ -286,13 +312,11 @@ fn first(
     if let Some(superblock) = &found {
         mapping::remove_dead(files, superblock);
     }
-    let marked = mark::identity(&header_of(handle)?);
     let superblock = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
-            set_aside(files, &format!("{id}"))?;
-            [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &id.to_string())));
+            discard(files)?;
             return Err(Error::Busy("a clean close was finished; try again"));
         }
         (Some(id), Some(s)) if s.region == id => {
@@ -300,12 +324,15 @@ fn first(
             s
         }
         (Some(id), _) => return Err(missing(files, id)),
+        // an adoption died before it marked the base
+        (None, Some(s)) if s.incarnation == Incarnation::FIRST => adopt(base, options, files, handle)?,
+        (None, Some(s)) if s.complete => {
+            // a clean close was interrupted after its last write: everything in it is at home
+            discard(files)?;
+            return Err(Error::Busy("a clean close was finished; try again"));
+        }
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
-            if s.complete {
-                // a clean close was interrupted after its last write: everything in it is at home
-                [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &s.region.to_string())));
-            }
             return Err(Error::Busy("a stale region was set aside; try again"));
         }
         (None, None) => adopt(base, options, files, handle)?,
@@ -365,6 +392,7 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     random(&mut id.0)?;
     let superblock = assemble::new_superblock(id, options.region, kind, page_size);
     let disk = FileDisk::open(&files.region)?;
+    disk.set_len(0)?; // what an adoption that died has left
     disk.set_len(assemble::region_len(options.region, kind))?;
     let region = open_region(files, kind)?;
     let made = assemble::format_region(&region, &superblock).and_then(|()| {
@@ -391,14 +419,27 @@ fn stale(path: &Path, id: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Sets a region that is not the base's aside: never applied, never deleted.
+/// Sets a region that is not the base's aside: never applied, never deleted. The region last: as long as it has its name, the
+/// next open does what is left to do, and nobody takes the cold file for his own.
 fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
-    for path in [&files.region, &files.cold] {
+    for path in [&files.cold, &files.region] {
         if path.exists() {
             std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
+            sync_dir(&files.dir)?;
         }
     }
-    sync_dir(&files.dir)
+    Ok(())
+}
+
+/// Removes the region and the cold file of a base that holds everything. A power cut may bring them back.
+fn discard(files: &SideFiles) -> Result<()> {
+    for path in [&files.region, &files.cold] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) {
@@ -429,8 +470,7 @@ impl Attached {
             remove(&path);
         }
         if done? {
-            remove(&files.region);
-            remove(&files.cold);
+            discard(&files)?;
             sync_dir(&files.dir)?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Test support: the crash simulator.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))] // calls and registers of that machine
+pub mod life;
 pub mod mortal;
 pub mod plain_base;
 pub mod processes;
