@@ -18,7 +18,7 @@
 //! so many blocks in a row. A group never spans slots; a page may have several groups, applied in order.
 //! Only the used bytes of a slot are written; the rest of it is whatever was there.
 
-use super::{FormatError, get_u16, get_u32, get_u64, put};
+use super::{COUNT_MAX, FormatError, get_u16, get_u32, get_u64, put};
 use crate::base::checksum::checksum;
 use crate::base::limits::LINE;
 use crate::base::{Jci, PageNo};
@@ -106,6 +106,9 @@ impl Header {
             return None;
         }
         let jci = get_u64(bytes, 8);
+        if jci > COUNT_MAX {
+            return None;
+        }
         let back = |at| Jci(jci.saturating_sub(u64::from(get_u32(bytes, at))));
         Some(Header { jci: Jci(jci), low_water: back(16), durable: back(20), part, parts, len })
     }
@@ -565,5 +568,11 @@ mod tests {
         assert_eq!(Header::decode(12, 3, &slot), None);
         slot[HEADER] ^= 1;
         assert_eq!(Header::decode(11, 3, &slot), None);
+        slot[HEADER] ^= 1;
+        for (jci, valid) in [(COUNT_MAX, true), (COUNT_MAX + 1, false), (u64::MAX, false)] {
+            let header = Header { jci: Jci(jci), low_water: Jci(jci), durable: Jci(jci), ..header };
+            header.encode(11, 3, checksum(11, b"hello"), &mut slot);
+            assert_eq!(Header::decode(11, 3, &slot), valid.then_some(header), "{jci}");
+        }
     }
 }
