@@ -448,6 +448,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "safe code only, and takes minutes there")]
         fn what_is_packed_is_read_back(
             pages in prop::collection::vec((1u32.., any::<bool>(), prop::collection::vec(any::<u8>(), 4096), 0usize..40), 1..12)
         ) {
@@ -501,6 +502,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "safe code only, and takes minutes there")]
         fn blocks_are_read_back_however_they_form_runs(
             steps in prop::collection::vec((0u32..3, 0u32..3, any::<bool>(), 1u32..200, 0u32..40), 1..60),
             far: bool,
