@@ -3,6 +3,7 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // calls and registers of that machine
 pub mod life;
 pub mod mortal;
+pub mod needs;
 pub mod plain_base;
 pub mod processes;
 pub mod rules;

@@ -6,6 +6,9 @@ mod attach;
 mod files;
 mod formats;
 mod journal;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../../tests/src/needs.rs"]
+mod needs;
 mod pragmas;
 mod snapshots;
 mod sql;
