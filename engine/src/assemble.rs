@@ -3,7 +3,7 @@
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Incarnation, Jci, MediumKind, PageNo, RegionId, Result, VirtNo};
 use crate::engine::{Engine, Region};
-use crate::format::layout::{Layout, RING_AT};
+use crate::format::layout::Layout;
 use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, BaseOpener, Disk, Site};
@@ -74,11 +74,9 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
     let layout = Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_)));
     match region {
         Region::Pmem(pmem) => pmem.allocate(0, layout.entries_at())?,
-        Region::Disk(disk) => {
-            disk.allocate(0, RING_AT + (layout.len() - RING_AT))?;
-            disk.sync(Site::Format)?;
-        }
+        Region::Disk(disk) => disk.allocate(0, layout.len())?,
     }
+    // its sync serves what was allocated, too: nothing refers to the region before the base bears its mark
     region.write_superblock(superblock)
 }
 
@@ -105,7 +103,7 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
         let mut page = mark::empty(4096);
         mark::set(&mut page, id);
         base.write_at(0, &page)?;
-        base.sync(Site::Mark)?;
+        base.sync(Site::MarkBlank)?;
         return Ok(0);
     }
     let mut header = [0u8; mark::HEADER];
@@ -133,7 +131,7 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     crate::format::put(&mut header, 92, &counter);
     mark::set(&mut header, id);
     base.write_at(0, &header)?;
-    base.sync(Site::Mark)?;
+    base.sync(Site::MarkStock)?;
     Ok(page_size)
 }
 
@@ -149,7 +147,7 @@ pub fn unmark_base(base: &dyn BaseFile, pages: u32, page_size: u32) -> Result<()
         mark::normalise(0, &mut header);
         base.write_at(0, &header)?;
     }
-    base.sync(Site::Mark)
+    base.sync(Site::Unmark)
 }
 
 /// An engine over parts: the base is adopted if the region is new.
@@ -204,7 +202,7 @@ impl Engine {
         if superblock.page_size != 0 {
             pages.fix_page_size(superblock.page_size)?;
         }
-        let mut next = recovery::recover(&region, &superblock, &pages, cold.as_ref(), handle.as_ref())?;
+        let mut next = recovery::recover(&region, &superblock, &pages, handle.as_ref())?;
         describe(&mut next, &places);
         next.sequence += 1;
         region.write_superblock(&next)?;

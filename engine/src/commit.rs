@@ -251,9 +251,9 @@ impl Engine {
             // its owner may have died before its fence
             for (i, part) in parts.iter().enumerate() {
                 let at = self.layout.slot_at(head.pending_pos.load(R) + i as u64);
-                pmem.flush(Site::CommitRecord, at, (HEADER + part.len()) as u64);
+                pmem.flush(Site::FinishRecord, at, (HEADER + part.len()) as u64);
             }
-            pmem.fence(Site::CommitFence);
+            pmem.fence(Site::FinishFence);
         }
         let changes: Vec<_> = parts.iter().flat_map(|part| groups(part, page_size).flatten()).collect();
         let pages = changes.len() as u32;
@@ -297,13 +297,13 @@ impl Engine {
                 Region::Pmem(pmem) => {
                     let at = self.layout.slot_at(position + i);
                     pmem.zero(at, HEADER as u64);
-                    pmem.flush(Site::CommitRecord, at, HEADER as u64);
+                    pmem.flush(Site::DropRecord, at, HEADER as u64);
                 }
                 Region::Disk(_) => self.shared.segment.zero(self.mirror_at(position + i), HEADER as u64),
             }
         }
         if let Region::Pmem(pmem) = &self.region {
-            pmem.fence(Site::CommitFence);
+            pmem.fence(Site::DropFence);
         }
         Ok(())
     }

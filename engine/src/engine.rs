@@ -92,12 +92,12 @@ impl Region {
             Region::Pmem(p) => {
                 p.store(off, &bytes);
                 p.flush(Site::Superblock, off, bytes.len() as u64);
-                p.fence(Site::Superblock);
+                p.fence(Site::SuperblockFence);
                 Ok(())
             }
             Region::Disk(d) => {
                 d.write_at(off, &bytes)?;
-                d.sync(Site::Superblock)
+                d.sync(Site::SuperblockSync)
             }
         }
     }

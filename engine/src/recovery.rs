@@ -19,7 +19,7 @@ use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
 use crate::format::layout::{Layout, RING_AT};
 use crate::format::mark;
 use crate::format::superblock::Superblock;
-use crate::medium::{BaseFile, Disk, Pmem, Site};
+use crate::medium::{BaseFile, Pmem, Site};
 use crate::pages::Pages;
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
@@ -132,7 +132,7 @@ impl Homes<'_> {
             }
             self.base.write_at(u64::from(page.0 - 1) * u64::from(self.page_size), content)?;
         }
-        self.base.sync(Site::Homes)
+        self.base.sync(Site::RecoverHomes)
     }
 }
 
@@ -154,20 +154,14 @@ pub fn believed(pages: &Pages, low_water: Jci) -> HashMap<PageNo, (BlockNo, Jci)
 ///
 /// # Errors
 /// Of the media; `Corrupt`.
-pub fn recover(
-    region: &Region,
-    superblock: &Superblock,
-    pages: &Pages,
-    cold: &dyn Disk,
-    base: &dyn BaseFile,
-) -> Result<Superblock> {
+pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &dyn BaseFile) -> Result<Superblock> {
     let log = read_log(region, superblock)?;
     if let Region::Disk(disk) = region
         && !log.commits.is_empty()
     {
-        // what was accepted may be in the page cache only: durable before any home depends on it (P18)
-        disk.sync(Site::Batch)?;
-        cold.sync(Site::Cold)?;
+        // what was accepted may be in the page cache only: durable before any home depends on it (P18). Cold blocks that it
+        // names were durable before it could be written
+        disk.sync(Site::RecoverLog)?;
     }
     if superblock.page_size != 0 {
         let mut homes = Homes { base, from: pages, page_size: superblock.page_size, pages: BTreeMap::new() };
@@ -179,7 +173,7 @@ pub fn recover(
             homes.write(superblock)?;
         }
         if let Region::Pmem(pmem) = region {
-            pmem.fence(Site::RecoverBlocks);
+            pmem.fence(Site::RecoverFence);
         }
     }
     let next = Superblock {
@@ -206,13 +200,13 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
         pmem.load(at, &mut words);
         if words != [0; 16] && pages.entry(b).is_none_or(|e| e.birth > log.low_water) {
             pages.store_entry(b, None);
-            pages.flush_entry(Site::RecoverBlocks, b);
+            pages.flush_entry(Site::RecoverUnbelieved, b);
         }
     }
     redo(pages, log, homes, Some(&mut places))?;
     // a page that a cold block replaced has its place at home: none of its entries may be believed any more
     let at_home = |page| homes.pages.contains_key(&page);
-    pages.forget_entries(Site::RecoverBlocks, &|page, b| at_home(page) && places.get(&page) != Some(&b));
+    pages.forget_entries(Site::RecoverHomeward, &|page, b| at_home(page) && places.get(&page) != Some(&b));
     Ok(())
 }
 
@@ -233,11 +227,11 @@ fn redo(
                 (Change::Ranges { fresh, ranges }, Some(b)) => {
                     if fresh {
                         arena.zero(b);
-                        arena.flush(Site::RecoverBlocks, b, 0, arena.size());
+                        arena.flush(Site::RecoverFresh, b, 0, arena.size());
                     }
                     for (at, bytes) in ranges {
                         arena.store(b, at, bytes);
-                        arena.flush(Site::RecoverBlocks, b, at, bytes.len() as u32);
+                        arena.flush(Site::RecoverRanges, b, at, bytes.len() as u32);
                     }
                 }
                 (Change::Ranges { fresh, ranges }, None) => {
@@ -258,7 +252,7 @@ fn redo(
                     homes.pages.remove(&page);
                     places.insert(page, b);
                     pages.store_entry(b, Some(Entry { page, birth: *jci }));
-                    pages.flush_entry(Site::RecoverBlocks, b);
+                    pages.flush_entry(Site::RecoverEntry, b);
                 }
             }
         }

@@ -39,20 +39,18 @@ impl Engine {
         match &self.region {
             Region::Pmem(pmem) => {
                 let head = self.shared.head();
-                if head.cold_dirty.load(R) != 0 {
+                let cold_dirty = head.cold_dirty.load(R) != 0;
+                if cold_dirty {
                     let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
                     let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
                     let pages: BTreeSet<PageNo> = pages.collect();
                     self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)?;
                     // the home is the place from now on: an older block's entry must not outlive the record, or the next
-                    // recovery would believe it
-                    self.pages.forget_entries(Site::Entry, &|page, _| pages.contains(&page));
-                    pmem.fence(Site::Entry);
-                    head.cold_dirty.store(0, R);
-                    self.tidy_cold()?;
+                    // recovery would believe it. The fence below is soon enough: the record is not retired before
+                    self.pages.forget_entries(Site::HomewardEntry, &|page, _| pages.contains(&page));
                 }
                 let lines = self.pages.flush_touched();
-                pmem.fence(Site::CommitFence);
+                pmem.fence(Site::RetireFence);
                 tally(&head.counters.lines_flushed, lines);
                 tally(&head.counters.fences, 1);
                 let retired = head.clock.published();
@@ -62,6 +60,10 @@ impl Engine {
                 head.attested.store(retired.0, R);
                 head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
                 tally(&head.counters.retirements, 1);
+                if cold_dirty {
+                    head.cold_dirty.store(0, R);
+                    self.tidy_cold()?;
+                }
                 loop {
                     self.pages.pump();
                     let lines = self.pages.clear_entries();
@@ -69,7 +71,7 @@ impl Engine {
                     if head.cleared.first.load(R) == 0 {
                         return Ok(());
                     }
-                    pmem.fence(Site::Entry);
+                    pmem.fence(Site::ClearFence);
                     if self.pages.after_fence() == 0 {
                         return Ok(()); // pointers are out into all that is left: it would go round until they come back
                     }

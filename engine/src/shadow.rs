@@ -67,11 +67,11 @@ impl Engine {
     pub fn persist_shadows(&self, n: u32) -> Result<()> {
         let counters = &self.shared.head().counters;
         if let Region::Pmem(pmem) = &self.region {
-            pmem.fence(Site::ShadowBlock);
+            pmem.fence(Site::ShadowFence);
             tally(&counters.fences, 1);
         }
         if self.pages.cold_used() > 0 {
-            self.pages.cold.sync(Site::Cold)?;
+            self.pages.cold.sync(Site::ShadowCold)?;
             tally(&counters.syncs, 1);
         }
         tally(&counters.shadow_blocks, u64::from(n));

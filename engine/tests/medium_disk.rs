@@ -15,7 +15,7 @@ fn reads_past_the_end_are_zeros_and_say_so() -> Result<()> {
     let disk = FileDisk::create(&path)?;
     assert!(disk.is_empty()?);
     disk.write_at(10, b"abc")?;
-    disk.sync(Site::Cold)?;
+    disk.sync(Site::ShadowCold)?;
     sync_dir(dir.path())?;
     let mut got = [0xEE; 8];
     assert_eq!(disk.read_at(8, &mut got)?, 5);

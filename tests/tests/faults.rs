@@ -13,7 +13,7 @@ use nvlite_tests::sim::nvlite::{Nvlite, NvliteDb};
 use nvlite_tests::sim::{Fault, Image, Model, Policy, World};
 use std::sync::Arc;
 
-const SHAPE: Shape = Shape { steps: 40, max_pages: 90, reopens: 0, checkpoints: 8, large: 5, ..Shape::LONG };
+const SHAPE: Shape = Shape { steps: 40, max_pages: 90, reopens: 0, beside: 0, checkpoints: 8, large: 5, ..Shape::LONG };
 const SHORT: Shape = Shape { steps: 8, checkpoints: 4, large: 3, ..SHAPE };
 
 /// What is known of the content: at least `acknowledged`, at most the newest of the model.
@@ -57,7 +57,7 @@ fn play(db: &mut NvliteDb, steps: &[Step], known: &mut Known) -> Option<String> 
                 db.unpin(*reader);
                 Ok(())
             }
-            Step::Reopen => Ok(()),
+            Step::Beside(_) | Step::Die(..) | Step::Reopen => Ok(()),
         };
         if let Err(e) = done {
             return Some(e);

@@ -49,7 +49,7 @@ fn each_bug_is_caught() {
 
 #[test]
 fn each_site_is_needed() {
-    for site in [Site::CommitRecord, Site::CommitFence, Site::RetireLines, Site::RecoverBlocks] {
+    for site in [Site::CommitRecord, Site::CommitFence, Site::RetireLines, Site::RetireFence, Site::RecoverRanges] {
         let toy = Toy { bug: Bug::None, medium: ToyMedium::Memory };
         assert!(caught(toy, Some(site)), "without {site:?} nothing was found");
     }

@@ -5,7 +5,8 @@
 //! (`file`, every base and cold file). The crash simulator implements both.
 //!
 //! What a crash may keep, exactly: of a [`Pmem`], any subset of the aligned 8-byte granules stored since the last
-//! fence that followed a flush of their line by the same thread; of a [`Disk`], any subset of the 512-byte sectors
+//! fence that followed a flush of their line by the same thread (the end of a process, as far as others can see it, is
+//! such a fence: the kernel's way there is full of locked instructions); of a [`Disk`], any subset of the 512-byte sectors
 //! written since the last sync, and of one sector all or nothing.
 
 mod disk;
@@ -26,51 +27,87 @@ pub use persist::Flush;
 use crate::base::Result;
 use std::path::Path;
 
-/// A call site of a flush, a fence or a sync. The simulator deletes one at a time to show that each is needed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Site {
-    /// The commit record, before it is applied.
+/// Names each site once, so that [`Site::ALL`] lacks none.
+macro_rules! sites {
+    ($($(#[$doc:meta])* $site:ident,)*) => {
+        /// The one call of a flush, a fence or a sync. The simulator deletes one at a time to show that each is needed.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Site {
+            $($(#[$doc])* $site,)*
+        }
+
+        impl Site {
+            /// All sites, for the mutation test.
+            pub const ALL: &[Site] = &[$(Site::$site,)*];
+        }
+    };
+}
+
+sites! {
+    /// The commit record, on its way before it is applied.
     CommitRecord,
     /// The fence of a commit.
     CommitFence,
+    /// The record of a dead writer, who may not have waited for it.
+    FinishRecord,
+    /// Before such a commit is applied.
+    FinishFence,
+    /// The record that a dead writer had begun, cleared: parts of the next commit of that number must not complete it.
+    DropRecord,
+    /// Before that number is used again.
+    DropFence,
     /// Lines that in-flight micro-journals touched, when they are retired.
     RetireLines,
-    /// Shadow blocks, before the record that names them.
+    /// Entries that they changed.
+    RetireEntry,
+    /// Before the superblock attests what was retired.
+    RetireFence,
+    /// Cleared entries of older versions, when the newest is at home only.
+    OlderEntry,
+    /// Cleared entries of blocks that are going to be free.
+    ClearEntry,
+    /// Before they are.
+    ClearFence,
+    /// Cleared entries of pages that came home from the cold file.
+    HomewardEntry,
+    /// Shadow blocks in the region.
     ShadowBlock,
-    /// Entries of the durable virtblock array.
-    Entry,
-    /// The superblock.
+    /// Before the record that names them.
+    ShadowFence,
+    /// Shadow blocks in the cold file, before the record that names them.
+    ShadowCold,
+    /// The superblock on memory.
     Superblock,
-    /// Blocks and entries that recovery wrote.
-    RecoverBlocks,
+    /// Before what it replaces is overwritten.
+    SuperblockFence,
+    /// The superblock in a file.
+    SuperblockSync,
     /// A batch of the log (`file`).
     Batch,
-    /// Homes in the base file.
+    /// Homes in the base file, before the log that has them is attested retired.
     Homes,
-    /// The mark in the base file's header.
-    Mark,
-    /// The cold file.
-    Cold,
-    /// The zeroed log area of a new region.
-    Format,
-}
-
-impl Site {
-    /// All sites, for the mutation test.
-    pub const ALL: &[Site] = &[
-        Site::CommitRecord,
-        Site::CommitFence,
-        Site::RetireLines,
-        Site::ShadowBlock,
-        Site::Entry,
-        Site::Superblock,
-        Site::RecoverBlocks,
-        Site::Batch,
-        Site::Homes,
-        Site::Mark,
-        Site::Cold,
-        Site::Format,
-    ];
+    /// The mark in the header of a base without a database.
+    MarkBlank,
+    /// The mark in the header of a stock file.
+    MarkStock,
+    /// The complete stock file, before its region is removed.
+    Unmark,
+    /// The log that recovery accepted, which dead processes may have left in the page cache: before any home changes.
+    RecoverLog,
+    /// Homes that recovery wrote.
+    RecoverHomes,
+    /// Entries that recovery must not believe, cleared before the low-water mark passes their birth.
+    RecoverUnbelieved,
+    /// Entries of pages whose place recovery moved to their homes.
+    RecoverHomeward,
+    /// Blocks that recovery cleared.
+    RecoverFresh,
+    /// Ranges that recovery redid.
+    RecoverRanges,
+    /// Entries of shadow blocks that recovery took over.
+    RecoverEntry,
+    /// Before the superblock of the next incarnation.
+    RecoverFence,
 }
 
 /// Byte-addressable memory that outlives the process. Offsets are bytes from its start.

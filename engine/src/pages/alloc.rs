@@ -169,7 +169,7 @@ impl Pages {
             }
             block.stored.store(0, R);
             if block.flags.load(R) & ENTRY_CHANGED != 0 {
-                lines += self.flush_entry(Site::Entry, b);
+                lines += self.flush_entry(Site::RetireEntry, b);
                 block.flags.fetch_and(!ENTRY_CHANGED, R);
             }
         }
@@ -428,7 +428,7 @@ impl Pages {
                 && self.entry(b).is_some_and(|entry| entry.page == page)
             {
                 self.store_entry(b, None);
-                self.flush_entry(Site::Entry, b);
+                self.flush_entry(Site::OlderEntry, b);
             }
             at = self.virt(at).older();
         }
@@ -500,7 +500,7 @@ impl Pages {
                 && self.pmem.is_some()
             {
                 self.store_entry(b, None);
-                lines += self.flush_entry(Site::Entry, b);
+                lines += self.flush_entry(Site::ClearEntry, b);
             }
             self.append(&head.cleared, v);
         }

@@ -3,7 +3,7 @@
 use super::history::{Shape, Step};
 use super::image::Image;
 use super::model::{Model, Submission};
-use super::oracle::{Policy, mix};
+use super::oracle::{Grain, Policy, mix};
 use super::world::World;
 use nvlite_engine::{MediumKind, Site};
 use std::collections::HashMap;
@@ -21,6 +21,13 @@ pub trait Subject {
     fn kind(&self) -> MediumKind;
     /// Opens what lies on the media of `world`: recovers it, or makes it if there is nothing.
     fn open(&self, world: &Arc<World>) -> Result<Self::Db, String>;
+    /// As [`open`](Self::open), for other processes to open it, too.
+    ///
+    /// # Errors
+    /// As there.
+    fn open_shared(&self, world: &Arc<World>) -> Result<Self::Db, String> {
+        self.open(world)
+    }
 }
 
 /// An open store.
@@ -32,6 +39,15 @@ pub trait Db {
     /// Does everything of a commit but the commit.
     fn abort(&mut self, _submission: &Submission) -> Result<(), String> {
         Ok(())
+    }
+    /// Commits, durably; before that, when everything is prepared, another connection reads and asks for a checkpoint.
+    fn commit_beside(&mut self, submission: &Submission) -> Result<(), String> {
+        self.commit(submission, true)
+    }
+    /// Another process begins to commit and dies in front of operation `n`, if it comes so far; then what it left is
+    /// brought in order. True if this kind of store has processes.
+    fn die(&mut self, _submission: &Submission, _n: u64) -> Result<bool, String> {
+        Ok(false)
     }
     /// Reader `reader` begins.
     fn pin(&mut self, _reader: usize) -> Result<(), String> {
@@ -65,7 +81,8 @@ pub struct Plan {
     pub singles: usize,
     /// States by lot, of each kind.
     pub random: u64,
-    /// Most states to visit by going through all of them.
+    /// Most states to visit at one point by going through all that recovery can tell apart: of all granules or, where
+    /// those are more, of all lines. If lines are more, too, only samples are seen.
     pub exhaust: usize,
     /// Recovery is crashed too in 1 of this many states; 0 for never.
     pub nest: u64,
@@ -75,7 +92,9 @@ pub struct Plan {
 
 impl Plan {
     /// Everything, for tiny histories.
-    pub const TINY: Plan = Plan { points: usize::MAX, singles: 12, random: 4, exhaust: 60, nest: 97, depth: 2 };
+    pub const TINY: Plan = Plan { points: usize::MAX, singles: 12, random: 4, exhaust: 64, nest: 97, depth: 2 };
+    /// All states of the tiniest histories.
+    pub const WHOLE: Plan = Plan { points: usize::MAX, singles: 0, random: 20, exhaust: 5000, nest: 97, depth: 1 };
     /// Samples, for long ones.
     pub const LONG: Plan = Plan { points: 100, singles: 3, random: 2, exhaust: 0, nest: 97, depth: 1 };
 
@@ -93,6 +112,12 @@ pub struct Report {
     pub states: usize,
     /// Those of them that were left by a crash of recovery.
     pub nested: usize,
+    /// Points all of whose states that recovery can tell apart were recovered from, by granules or sectors.
+    pub finished: usize,
+    /// The same by lines.
+    pub finished_by_lines: usize,
+    /// Points with more states than the plan has room for.
+    pub sampled: usize,
     /// Most units that were open at one point.
     pub open: usize,
 }
@@ -139,7 +164,7 @@ pub struct Recording {
 /// If the store fails or answers wrongly while nothing crashes.
 pub fn record<S: Subject>(subject: &S, shape: Shape, seed: u64) -> Result<Recording, String> {
     let world = World::new(subject.media(), subject.kind(), Policy::Newest);
-    let mut db = Some(subject.open(&world)?);
+    let mut db = Some(subject.open_shared(&world)?);
     let mut model = Model::new(shape.page_size);
     let mut pinned: HashMap<usize, Vec<u8>> = HashMap::new();
     for (i, step) in shape.history(seed).iter().enumerate() {
@@ -147,7 +172,7 @@ pub fn record<S: Subject>(subject: &S, shape: Shape, seed: u64) -> Result<Record
         if matches!(step, Step::Reopen) {
             pinned.clear();
             db.take().map_or(Ok(()), Db::close).map_err(at)?;
-            db = Some(subject.open(&world).map_err(at)?);
+            db = Some(subject.open_shared(&world).map_err(at)?);
         }
         let db = db.as_mut().ok_or("closed")?;
         take_step(db, &world, &mut model, &mut pinned, step).map_err(at)?;
@@ -165,6 +190,8 @@ fn name(step: &Step) -> String {
         Step::Commit(tx, durable) => {
             format!("commit({} writes, {} pages, durable {durable})", tx.writes.len(), tx.pages)
         }
+        Step::Beside(tx) => format!("commit({} writes, {} pages) beside others", tx.writes.len(), tx.pages),
+        Step::Die(tx, n) => format!("death in front of operation {n} of a commit({} writes)", tx.writes.len()),
         Step::Abort(tx) => format!("abort({} writes)", tx.writes.len()),
         other => format!("{other:?}"),
     }
@@ -185,6 +212,26 @@ fn take_step<D: Db>(
             model.push(tx);
             if *durable {
                 world.acknowledged(submission.number);
+            }
+        }
+        Step::Beside(tx) => {
+            let submission = model.submission(tx);
+            world.submitted(submission.number);
+            db.commit_beside(&submission)?;
+            model.push(tx);
+            world.acknowledged(submission.number);
+        }
+        Step::Die(tx, n) => {
+            let submission = model.submission(tx);
+            world.submitted(submission.number);
+            if db.die(&submission, *n)? {
+                model.push(tx);
+                let found = model.identify(&db.content()?, submission.number - 1, submission.number)?;
+                // either way it was served
+                world.acknowledged(found);
+                if found < submission.number {
+                    model.pop();
+                }
             }
         }
         Step::Abort(tx) => db.abort(&model.submission(tx))?,
@@ -306,11 +353,41 @@ impl<S: Subject> Explorer<'_, S> {
         for policy in policies {
             self.state(image, point, &policy, model, plan, way)?;
         }
-        let mut script = (!stamps.is_empty() && plan.exhaust > 0).then(|| Policy::Script(Vec::new()));
-        for _ in 0..plan.exhaust {
-            let Some(policy) = script else { break };
-            script = self.state(image, point, &policy, model, plan, way)?.next_script();
+        if !stamps.is_empty() && plan.exhaust > 0 {
+            self.all_states(image, point, model, plan, way)?;
         }
+        Ok(())
+    }
+
+    /// Goes through all states that recovery can tell apart, if they are few enough.
+    fn all_states(
+        &mut self,
+        image: &Image,
+        point: usize,
+        model: &Model,
+        plan: Plan,
+        way: &mut Vec<(usize, Policy)>,
+    ) -> Result<(), Failure> {
+        for grain in [Grain::Unit, Grain::Line] {
+            let mut world = self.state(image, point, &Policy::Script(grain, Vec::new()), model, plan, way)?;
+            let mut left = plan.exhaust;
+            while let Some(policy) = world.next_script() {
+                // what is read later may depend on what was read before, so that the first guess need not hold
+                if left == 0 || world.scripts() > plan.exhaust {
+                    break;
+                }
+                left -= 1;
+                world = self.state(image, point, &policy, model, plan, way)?;
+            }
+            if world.next_script().is_none() {
+                match grain {
+                    Grain::Unit => self.report.finished += 1,
+                    Grain::Line => self.report.finished_by_lines += 1,
+                }
+                return Ok(());
+            }
+        }
+        self.report.sampled += 1;
         Ok(())
     }
 
@@ -338,9 +415,11 @@ impl<S: Subject> Explorer<'_, S> {
                 return Err(fail(way, format!("panic: {}", text.unwrap_or_default())));
             }
         };
-        let nested =
+        let drawn =
             plan.depth > 0 && plan.nest > 0 && mix(self.seed, self.report.states as u64).is_multiple_of(plan.nest);
-        if nested {
+        // a deletion that recovery does not meet changes nothing from here on
+        let meets = |site| !world.positions(site).is_empty();
+        if drawn && self.deleted.is_none_or(meets) {
             self.world(&world, &after, plan.inner(), way)?;
         }
         way.pop();

@@ -1,6 +1,7 @@
 //! What the recorder writes down.
 
 use nvlite_engine::Site;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -95,6 +96,16 @@ pub enum Event {
         /// The length.
         len: u64,
     },
+    /// The thread is no more, and others can know. On its way out the kernel has waited for its flushes.
+    Ended {
+        /// Who.
+        thread: Thread,
+    },
+    /// A new, empty medium stands where this one was, durably.
+    Renew {
+        /// Which.
+        dev: Dev,
+    },
     /// A transaction with this number is about to be committed: from here on it may survive.
     Submitted(u64),
     /// The transaction was acknowledged as durable: from here on it must survive.
@@ -102,12 +113,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// The site, if this makes something persistent.
-    pub fn persists(&self) -> Option<Site> {
-        match self {
-            Event::Fence { site, .. } | Event::Sync { site, .. } => Some(*site),
-            _ => None,
-        }
+    /// True if this makes something persistent.
+    pub fn persists(&self) -> bool {
+        matches!(self, Event::Fence { .. } | Event::Sync { .. } | Event::Ended { .. } | Event::Renew { .. })
     }
 
     /// True for the two notes that the workload leaves.
@@ -130,15 +138,26 @@ impl fmt::Display for Event {
             Event::SawWord { dev, unit, word } => write!(f, "{dev}: saw at {} {word:#x}", unit * 8),
             Event::SawSector { dev, unit, .. } => write!(f, "{dev}: saw sector at {}", unit * 512),
             Event::SawLen { dev, len } => write!(f, "{dev}: saw length {len}"),
+            Event::Ended { thread } => write!(f, "end of {thread}"),
+            Event::Renew { dev } => write!(f, "{dev}: new"),
             Event::Submitted(n) => write!(f, "submitted {n}"),
             Event::Acknowledged(n) => write!(f, "acknowledged {n}"),
         }
     }
 }
 
+static NEXT: AtomicU32 = AtomicU32::new(1);
+thread_local!(static NUMBER: Cell<Thread> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed)));
+
 /// The calling thread's number.
 pub fn this_thread() -> Thread {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    thread_local!(static NUMBER: Thread = NEXT.fetch_add(1, Ordering::Relaxed));
-    NUMBER.with(|number| *number)
+    NUMBER.get()
+}
+
+/// Does `work` as another thread would: its fences wait for its own flushes only.
+pub fn as_another_thread<T>(work: impl FnOnce() -> T) -> T {
+    let own = NUMBER.replace(NEXT.fetch_add(1, Ordering::Relaxed));
+    let done = work();
+    NUMBER.set(own);
+    done
 }

@@ -10,6 +10,10 @@ pub enum Step {
     Commit(Tx, bool),
     /// A transaction that is written and prepared, and then rolled back.
     Abort(Tx),
+    /// A transaction between whose preparation and commit another connection reads, and asks for a checkpoint.
+    Beside(Tx),
+    /// Another process begins this transaction and dies in front of this operation on a medium, counted from 0.
+    Die(Tx, u64),
     /// A reader begins a transaction; it must see the same until it ends.
     Pin(usize),
     /// It compares what it sees with what it saw, and ends.
@@ -45,6 +49,12 @@ pub struct Shape {
     pub shrinks: u64,
     /// In 1 of this many transactions half of all pages are written, several times each; 0 for never.
     pub large: u64,
+    /// In 1 of this many transactions the new pages are not written, so that they are zeros; 0 for never.
+    pub sparse: u64,
+    /// In 1 of this many transactions another connection does something in the middle; 0 for never.
+    pub beside: u64,
+    /// In 1 of this many transactions the process dies; 0 for never.
+    pub deaths: u64,
 }
 
 impl Shape {
@@ -61,7 +71,13 @@ impl Shape {
         lazy: 0,
         shrinks: 0,
         large: 0,
+        sparse: 0,
+        beside: 0,
+        deaths: 0,
     };
+
+    /// So few bytes that all that a crash may leave can be gone through.
+    pub const LEAST: Shape = Shape { steps: 2, max_pages: 2, max_writes: 1, whole: u64::MAX, sparse: 1, ..Shape::TINY };
 
     /// Hundreds of transactions of every kind.
     pub const LONG: Shape = Shape {
@@ -76,7 +92,13 @@ impl Shape {
         lazy: 5,
         shrinks: 20,
         large: 15,
+        sparse: 4,
+        beside: 8,
+        deaths: 0,
     };
+
+    /// Every third transaction's process dies.
+    pub const DEADLY: Shape = Shape { steps: 40, max_pages: 40, max_writes: 4, deaths: 3, large: 0, ..Shape::LONG };
 
     /// A history of this shape.
     pub fn history(&self, seed: u64) -> Vec<Step> {
@@ -99,6 +121,11 @@ impl Shape {
                 let tx = self.tx(&mut lot, pages);
                 if self.steps > 10 && lot.below(12) == 0 {
                     steps.push(Step::Abort(tx));
+                } else if every(self.deaths, &mut lot) {
+                    steps.push(Step::Die(tx, lot.below(12)));
+                } else if every(self.beside, &mut lot) {
+                    pages = tx.pages;
+                    steps.push(Step::Beside(tx));
                 } else {
                     pages = tx.pages;
                     let lazy = every(self.lazy, &mut lot);
@@ -121,7 +148,9 @@ impl Shape {
         } else if lot.below(3) == 0 || pages == 0 {
             // New pages are written whole, as SQLite does.
             let grown = (tx.pages + lot.below(u64::from(self.max_writes)) as u32).min(self.max_pages);
-            (pages.max(1) + 1..=grown).for_each(|page| tx.writes.push(self.whole_page(lot, page)));
+            if self.sparse == 0 || lot.below(self.sparse) != 0 {
+                (pages.max(1) + 1..=grown).for_each(|page| tx.writes.push(self.whole_page(lot, page)));
+            }
             tx.pages = grown;
         }
         let large = self.large > 0 && lot.below(self.large) == 0;

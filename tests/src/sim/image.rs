@@ -197,7 +197,7 @@ impl Replay {
             let marked = self.events[self.next - 1].is_mark();
             match self.peek() {
                 None => return true,
-                Some(event) if marked || event.persists().is_some() => return true,
+                Some(event) if marked || event.persists() => return true,
                 Some(_) => {}
             }
         }
@@ -232,10 +232,20 @@ impl Replay {
                 file.cells.reach(*len);
                 file.cells.cut(*len);
             }
+            Event::Ended { thread } => self.fence(*thread),
+            Event::Renew { dev } => self.renew(*dev),
             Event::Submitted(n) => self.image.submitted = *n,
             Event::Acknowledged(n) => self.image.acknowledged = *n,
             Event::Flush { .. } | Event::Fence { .. } | Event::Sync { .. } => {}
         }
+    }
+
+    fn renew(&mut self, dev: Dev) {
+        match &mut self.image.media[dev] {
+            Remains::Memory(cells) => *cells = Cells::new(cells.bytes.len()),
+            Remains::File(file) => *file = FileCells::new(),
+        }
+        self.flushed.retain(|(_, other), _| *other != dev);
     }
 
     /// A fence of the instruction set knows no media: it waits for all flushes of its thread.

@@ -27,6 +27,7 @@ impl SimPmem {
     }
 
     fn put(&self, off: u64, len: u64, fill: impl FnOnce(&mut [u8])) {
+        self.world.step();
         self.check(off, len);
         if len == 0 {
             return;
@@ -110,6 +111,7 @@ impl Pmem for SimPmem {
     }
 
     fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
+        self.world.step();
         self.check(off, len);
         if len == 0 {
             return 0;
@@ -119,6 +121,7 @@ impl Pmem for SimPmem {
     }
 
     fn fence(&self, site: Site) {
+        self.world.step();
         self.world.lock().push(Event::Fence { dev: self.dev, site, thread: this_thread() });
     }
 }
@@ -158,6 +161,7 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, off: u64, new: &[u8]) -> Result<()> {
+        self.world.step();
         let mut inner = self.world.lock();
         inner.strike(self.dev, "write")?;
         if new.is_empty() {
@@ -186,6 +190,7 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, site: Site) -> Result<()> {
+        self.world.step();
         let mut inner = self.world.lock();
         inner.strike(self.dev, "sync")?;
         inner.push(Event::Sync { dev: self.dev, site });
@@ -200,6 +205,7 @@ impl Disk for SimDisk {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
+        self.world.step();
         let mut inner = self.world.lock();
         inner.strike(self.dev, "set the length")?;
         inner.see_len(self.dev);

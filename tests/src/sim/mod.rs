@@ -28,5 +28,5 @@ pub use event::{Dev, Event};
 pub use image::{Image, Replay};
 pub use media::{SimBase, SimDisk, SimPmem};
 pub use model::Model;
-pub use oracle::{Oracle, Policy, mix};
-pub use world::{Fault, World};
+pub use oracle::{Grain, Oracle, Policy, mix};
+pub use world::{Died, Fault, World};

@@ -93,6 +93,11 @@ impl Model {
         self.states.push(next);
     }
 
+    /// The newest transaction never was.
+    pub fn pop(&mut self) {
+        self.states.pop();
+    }
+
     fn after(&self, tx: &Tx) -> State {
         assert!(tx.pages > 0, "a database has a page 1");
         let mut pages = self.states.last().cloned().unwrap_or_default().pages;

@@ -2,14 +2,18 @@
 
 use super::drive::{Db, Subject};
 use super::event::Dev;
+use super::event::as_another_thread;
 use super::image::Image;
 use super::media::{SimBase, SimDisk, SimPmem};
 use super::model::Submission;
-use super::world::World;
-use nvlite_engine::shm::{Liveness, Segment};
-use nvlite_engine::{BaseOpener, Disk, Durability, MediumKind, Parts, Pmem, Region, Session, Site, Store, mapping_len};
+use super::world::{Died, World};
+use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
+use nvlite_engine::{BaseOpener, Durability, Error, MediumKind, Parts, Region, Session, Store, mapping_len};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 const REGION: Dev = 0;
 const COLD: Dev = 1;
@@ -32,26 +36,45 @@ fn text<T>(result: nvlite_engine::Result<T>) -> Result<T, String> {
 
 impl Nvlite {
     /// What `attach` does with the region of an unmarked base: it is set aside, and a new one is empty.
-    fn region(&self, world: &Arc<World>, base: &SimBase) -> Result<Region, String> {
+    fn set_aside(&self, world: &Arc<World>) -> Result<(), String> {
         let mut header = [0; 20];
-        let handle = text(base.open())?;
+        let handle = text(SimBase::new(world, BASE).open())?;
         text(handle.read_at(0, &mut header))?;
-        let unmarked = header[18..20] != [3, 3];
+        if header[18..20] != [3, 3] {
+            world.renew(REGION);
+        }
+        Ok(())
+    }
+
+    fn region(&self, world: &Arc<World>) -> Region {
         if self.kind == MediumKind::File {
-            let disk = SimDisk::new(world, REGION);
-            if unmarked && !text(disk.is_empty())? {
-                text(disk.set_len(0))?;
-                text(disk.sync(Site::Format))?;
-            }
-            return Ok(Region::Disk(Arc::new(disk)));
+            return Region::Disk(Arc::new(SimDisk::new(world, REGION)));
         }
-        let pmem = SimPmem::new(world, REGION);
-        if unmarked {
-            pmem.zero(0, pmem.len());
-            pmem.flush(Site::Format, 0, pmem.len());
-            pmem.fence(Site::Format);
+        Region::Pmem(Arc::new(SimPmem::new(world, REGION)))
+    }
+
+    fn parts(&self, world: &Arc<World>, segment: Segment, liveness: Liveness) -> Parts {
+        Parts {
+            region: self.region(world),
+            cold: Arc::new(SimDisk::new(world, COLD)),
+            base: Arc::new(SimBase::new(world, BASE)),
+            segment,
+            liveness,
+            budget: self.budget,
         }
-        Ok(Region::Pmem(Arc::new(pmem)))
+    }
+
+    fn open_over(
+        &self,
+        world: &Arc<World>,
+        segment: Segment,
+        liveness: Liveness,
+        others: Option<Others>,
+    ) -> Result<NvliteDb, String> {
+        self.set_aside(world)?;
+        let store = text(Store::assemble(self.parts(world, segment, liveness)))?;
+        let sessions = [text(store.session())?, text(store.session())?];
+        Ok(NvliteDb { sessions, readers: BTreeMap::new(), store, others, subject: *self, world: Arc::clone(world) })
     }
 }
 
@@ -74,46 +97,81 @@ impl Subject for Nvlite {
     }
 
     fn open(&self, world: &Arc<World>) -> Result<NvliteDb, String> {
-        let base = SimBase::new(world, BASE);
-        let region = self.region(world, &base)?;
-        let parts = Parts {
-            region,
-            cold: Arc::new(SimDisk::new(world, COLD)),
-            base: Arc::new(base),
-            segment: text(Segment::private(mapping_len(self.budget, self.kind)))?,
-            liveness: Liveness::solo(),
-            budget: self.budget,
-        };
-        let store = text(Store::assemble(parts))?;
-        let session = text(store.session())?;
-        Ok(NvliteDb { session, readers: BTreeMap::new(), store, finish: self.finish })
+        let segment = text(Segment::private(mapping_len(self.budget, self.kind)))?;
+        self.open_over(world, segment, Liveness::solo(), None)
+    }
+
+    fn open_shared(&self, world: &Arc<World>) -> Result<NvliteDb, String> {
+        let others = Others { dir: tempfile::tempdir().map_err(|e| e.to_string())?, alive: Arc::default(), last: 1 };
+        let segment = text(Segment::create(&others.mapping(), mapping_len(self.budget, self.kind)))?;
+        self.open_over(world, segment, others.liveness(1), Some(others))
+    }
+}
+
+/// Other processes, one at a time, over the mapping of the first.
+struct Others {
+    dir: TempDir,
+    /// The number of the one that lives; 0 for none.
+    alive: Arc<AtomicU32>,
+    last: u32,
+}
+
+impl Others {
+    fn mapping(&self) -> std::path::PathBuf {
+        self.dir.path().join("mapping")
+    }
+
+    fn liveness(&self, own: u32) -> Liveness {
+        let alive = Arc::clone(&self.alive);
+        Liveness::solo_as(AttachmentNo(own), Arc::new(move |no| no.0 == 1 || no.0 == alive.load(Ordering::SeqCst)))
     }
 }
 
 /// An open nvlite database.
 pub struct NvliteDb {
-    session: Session,
+    /// They take turns.
+    sessions: [Session; 2],
     readers: BTreeMap<usize, Session>,
     store: Arc<Store>,
-    finish: bool,
+    others: Option<Others>,
+    subject: Nvlite,
+    world: Arc<World>,
 }
 
 impl NvliteDb {
-    fn write(&mut self, submission: &Submission) -> Result<(), String> {
-        text(self.session.begin_write())?;
-        for (offset, bytes) in &submission.writes {
-            text(self.session.write(*offset, bytes))?;
-        }
-        if submission.shrinks {
-            text(self.session.truncate(submission.size))?;
-        }
-        text(self.session.prepare())
+    fn session(&mut self, submission: &Submission) -> &mut Session {
+        &mut self.sessions[submission.number as usize % 2]
     }
 
     /// The store itself, for its figures.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
+}
+
+fn write(session: &mut Session, submission: &Submission) -> Result<(), String> {
+    text(session.begin_write())?;
+    for (offset, bytes) in &submission.writes {
+        text(session.write(*offset, bytes))?;
+    }
+    if submission.shrinks {
+        text(session.truncate(submission.size))?;
+    }
+    text(session.prepare())
+}
+
+fn commit(
+    session: &mut Session,
+    submission: &Submission,
+    durable: bool,
+    beside: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let done = write(session, submission)
+        .and_then(|()| beside())
+        .and_then(|()| text(session.commit(if durable { Durability::Full } else { Durability::Process })));
+    session.end_write();
+    session.end_read();
+    done
 }
 
 fn all(session: &mut Session) -> Result<Vec<u8>, String> {
@@ -125,25 +183,74 @@ fn all(session: &mut Session) -> Result<Vec<u8>, String> {
 
 impl Db for NvliteDb {
     fn commit(&mut self, submission: &Submission, durable: bool) -> Result<(), String> {
-        let done = self
-            .write(submission)
-            .and_then(|()| text(self.session.commit(if durable { Durability::Full } else { Durability::Process })));
-        self.session.end_write();
-        self.session.end_read();
-        done
+        commit(self.session(submission), submission, durable, || Ok(()))
+    }
+
+    fn commit_beside(&mut self, submission: &Submission) -> Result<(), String> {
+        let store = Arc::clone(&self.store);
+        commit(self.session(submission), submission, true, || {
+            let mut other = text(store.session())?;
+            text(other.begin_read())?;
+            all(&mut other)?;
+            text(store.checkpoint()).map(|_| ())
+        })
+    }
+
+    fn die(&mut self, submission: &Submission, n: u64) -> Result<bool, String> {
+        let Some(others) = &mut self.others else { return Ok(false) };
+        others.last += 1;
+        let number = others.last;
+        others.alive.store(number, Ordering::SeqCst);
+        let len = mapping_len(self.subject.budget, self.subject.kind);
+        let segment = text(Segment::open(&others.mapping(), len))?;
+        let parts = self.subject.parts(&self.world, segment, others.liveness(number));
+        let store = text(Store::assemble_beside(parts))?;
+        let mut session = text(store.session())?;
+        let ended = as_another_thread(|| {
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                text(session.begin_write())?;
+                self.world.dies_after(n);
+                commit(&mut session, submission, true, || Ok(()))
+            }));
+            self.world.dies_after(u64::MAX);
+            self.world.ended();
+            ended
+        });
+        others.alive.store(0, Ordering::SeqCst);
+        // the dead clean nothing up
+        std::mem::forget((session, store));
+        match ended {
+            Ok(done) => done?,
+            Err(payload) if payload.is::<Died>() => {}
+            Err(payload) => resume_unwind(payload),
+        }
+        // whoever wants to write next finishes what it left, and must then look again
+        for session in &mut self.sessions {
+            let repaired = session.begin_write();
+            session.end_write();
+            session.end_read();
+            match repaired {
+                Ok(()) => return Ok(true),
+                Err(Error::BusySnapshot) => {}
+                Err(e) => return Err(format!("repair: {e} ({e:?})")),
+            }
+        }
+        Ok(true)
     }
 
     fn abort(&mut self, submission: &Submission) -> Result<(), String> {
-        let done = self.write(submission);
-        self.session.end_write();
-        self.session.end_read();
+        let session = self.session(submission);
+        let done = write(session, submission);
+        session.end_write();
+        session.end_read();
         done
     }
 
     fn content(&mut self) -> Result<Vec<u8>, String> {
-        text(self.session.begin_read())?;
-        let bytes = all(&mut self.session);
-        self.session.end_read();
+        let [session, _] = &mut self.sessions;
+        text(session.begin_read())?;
+        let bytes = all(session);
+        session.end_read();
         bytes
     }
 
@@ -167,9 +274,9 @@ impl Db for NvliteDb {
     }
 
     fn close(self) -> Result<(), String> {
-        let NvliteDb { session, readers, store, finish } = self;
-        drop((session, readers));
-        if finish && !text(store.finish())? {
+        let NvliteDb { sessions, readers, store, subject, .. } = self;
+        drop((sessions, readers));
+        if subject.finish && !text(store.finish())? {
             return Err("the store did not finish".to_owned());
         }
         text(store.close())

@@ -156,15 +156,15 @@ impl ToyDb {
         Ok(())
     }
 
-    fn persist_pages(&mut self, site: Site) -> Result<(), String> {
+    fn persist_pages(&mut self, lines: Site, fence: Site, sync: Site) -> Result<(), String> {
         match &self.medium {
             Medium::Memory(pmem) => {
-                self.touched.drain(..).for_each(|(off, len)| _ = pmem.flush(site, RECORD + off, len));
-                pmem.fence(site);
+                self.touched.drain(..).for_each(|(off, len)| _ = pmem.flush(lines, RECORD + off, len));
+                pmem.fence(fence);
             }
             Medium::Files(_, pages) => {
                 self.touched.clear();
-                text(pages.sync(site))?;
+                text(pages.sync(sync))?;
             }
         }
         Ok(())
@@ -178,7 +178,7 @@ impl ToyDb {
             if self.bug == Bug::CarelessRecovery {
                 self.touched.clear();
             } else {
-                self.persist_pages(Site::RecoverBlocks)?;
+                self.persist_pages(Site::RecoverRanges, Site::RecoverFence, Site::RecoverHomes)?;
             }
         } else if let Medium::Memory(pmem) = &self.medium {
             // A torn record: the newest size is the one in the pages.
@@ -197,8 +197,7 @@ impl ToyDb {
 impl Db for ToyDb {
     fn commit(&mut self, submission: &Submission, _durable: bool) -> Result<(), String> {
         if self.bug != Bug::EarlyReuse {
-            let site = if matches!(self.medium, Medium::Memory(_)) { Site::RetireLines } else { Site::Homes };
-            self.persist_pages(site)?;
+            self.persist_pages(Site::RetireLines, Site::RetireFence, Site::Homes)?;
         }
         let mut body = Vec::new();
         for (off, bytes) in &submission.writes {

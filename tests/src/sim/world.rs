@@ -1,7 +1,7 @@
 //! One machine: its media, the log of what happened to them, and what a crash before it left undecided.
 
-use super::cells::{GRANULE, Open, SECTOR, Sector, Unit, Version};
-use super::event::{Dev, Event};
+use super::cells::{GRANULE, LINE, Open, SECTOR, Sector, Unit, Version};
+use super::event::{Dev, Event, this_thread};
 use super::image::{Image, Remains, Replay};
 use super::oracle::{Oracle, Policy};
 use nvlite_engine::base::{Error, Result};
@@ -51,8 +51,13 @@ pub struct World {
     start: Image,
     memories: Vec<Option<Memory>>,
     kind: MediumKind,
+    /// Operations until somebody dies.
+    left: AtomicU64,
     inner: Mutex<Inner>,
 }
+
+/// What [`World::dies_after`] unwinds with.
+pub struct Died;
 
 impl World {
     /// A machine after a crash that left `image`, of which it finds what `policy` chooses. `kind` is what its memory claims to be.
@@ -80,7 +85,7 @@ impl World {
             files.push(file);
         }
         let inner = Inner { log: Vec::new(), oracle: Oracle::new(policy), open_words, files, fault: None, struck: 0 };
-        Arc::new(World { start: image, memories, kind, inner: Mutex::new(inner) })
+        Arc::new(World { start: image, memories, kind, left: AtomicU64::new(u64::MAX), inner: Mutex::new(inner) })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -114,6 +119,29 @@ impl World {
     /// Lets operations on files fail.
     pub fn fail(&self, fault: Option<Fault>) {
         self.lock().fault = fault;
+    }
+
+    /// Notes that the calling thread has died.
+    pub fn ended(&self) {
+        self.lock().log.push(Event::Ended { thread: this_thread() });
+    }
+
+    /// Whoever is in front of the `n`-th operation from now on that changes or persists something, counted from 0, dies:
+    /// unwinds with [`Died`]. `u64::MAX` for nobody.
+    pub fn dies_after(&self, n: u64) {
+        self.left.store(n, Ordering::Relaxed);
+    }
+
+    /// In front of an operation that changes or persists something.
+    pub(super) fn step(&self) {
+        match self.left.load(Ordering::Relaxed) {
+            u64::MAX => {}
+            0 => {
+                self.dies_after(u64::MAX);
+                std::panic::resume_unwind(Box::new(Died))
+            }
+            left => self.left.store(left - 1, Ordering::Relaxed),
+        }
     }
 
     /// Number of operations that failed so far.
@@ -156,9 +184,21 @@ impl World {
         replay.image().clone()
     }
 
-    /// Decides everything that the crash left open and nobody has read yet. After this, memory may be read through its pointer.
+    /// Puts a new, empty medium in the place of this one, durably.
+    pub fn renew(&self, dev: Dev) {
+        let mut inner = self.lock();
+        inner.open_words[dev].clear();
+        inner.files[dev] = File::default();
+        if let Some(memory) = &self.memories[dev] {
+            memory.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        inner.push(Event::Renew { dev });
+    }
+
+    /// Decides everything that the crash left open and recovery has not read. After this, memory may be read through its pointer.
     pub fn materialise(&self) {
         let mut inner = self.lock();
+        inner.oracle.end_script();
         for dev in 0..self.memories.len() {
             if let Some(memory) = &self.memories[dev] {
                 let units: Vec<u64> = inner.open_words[dev].keys().copied().collect();
@@ -172,6 +212,11 @@ impl World {
     /// The script that follows the choices made here.
     pub fn next_script(&self) -> Option<Policy> {
         self.lock().oracle.next_script()
+    }
+
+    /// How many scripts there are, if all meet the choices that were met here.
+    pub fn scripts(&self) -> usize {
+        self.lock().oracle.scripts()
     }
 }
 
@@ -198,7 +243,13 @@ impl Inner {
     /// Decides an open granule.
     pub fn see_word(&mut self, memory: &Memory, dev: Dev, unit: u64) {
         let Some(open) = self.open_words[dev].remove(&unit) else { return };
-        let word = open[self.oracle.choose(&open)].value;
+        let line = unit / (LINE / GRANULE);
+        let rest = &self.open_words[dev];
+        let stamps = || {
+            let others = rest.range(line * (LINE / GRANULE)..(line + 1) * (LINE / GRANULE)).map(|(_, open)| open);
+            others.chain([&open]).flat_map(|open| open[1..].iter().map(|v| v.stamp)).collect()
+        };
+        let word = open[self.oracle.choose_in_line((dev, line), &open, stamps)].value;
         memory.words[unit as usize].store(word, Ordering::Relaxed);
         self.push(Event::SawWord { dev, unit, word });
     }

@@ -43,7 +43,7 @@ pub fn run(dir: &Path, name: &str, kind: MediumKind) -> Finding<String> {
         region.stream(Site::CommitRecord, n * PAGE, &record(n));
         region.fence(Site::CommitFence);
         region.store_u64(0, n);
-        region.flush(Site::Entry, 0, 8);
+        region.flush(Site::RetireEntry, 0, 8);
         region.fence(Site::CommitFence);
         println!("ACK {name} {n}");
     }
