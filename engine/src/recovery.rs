@@ -162,6 +162,11 @@ pub fn recover(
     base: &dyn BaseFile,
 ) -> Result<Superblock> {
     let log = read_log(region, superblock)?;
+    if superblock.page_size == 0 && log.end != Jci::ZERO {
+        // the page size is durable before the first commit is
+        let detail = format!("it knows no page size, but there are commits up to {}", log.end);
+        return Err(Error::corrupt(region.path(), "superblock", detail));
+    }
     if let Region::Disk(disk) = region
         && !log.commits.is_empty()
     {
