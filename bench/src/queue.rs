@@ -1,9 +1,43 @@
-//! A first-come-first-served mutex: what an application that knows SQLite puts before its write transactions.
+//! What an application that knows SQLite puts before its write transactions: the language's own mutex, or one that serves
+//! in the order of arrival.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
+
+/// One of the two.
+#[derive(Debug)]
+pub enum WriteQueue {
+    /// The standard library's mutex: whoever is there when it is released takes it.
+    Mutex(Mutex<()>),
+    /// Nobody overtakes.
+    Fair(FairQueue),
+}
+
+/// The right to write; given on when dropped.
+#[derive(Debug)]
+pub struct Turn<'q> {
+    _held: Held<'q>,
+}
+
+#[derive(Debug)]
+#[allow(dead_code, reason = "held until dropped")]
+enum Held<'q> {
+    Mutex(MutexGuard<'q, ()>),
+    Fair(FairTurn<'q>),
+}
+
+impl WriteQueue {
+    /// Waits for the caller's turn.
+    pub fn enter(&self) -> Turn<'_> {
+        let held = match self {
+            WriteQueue::Mutex(mutex) => Held::Mutex(mutex.lock().unwrap_or_else(PoisonError::into_inner)),
+            WriteQueue::Fair(queue) => Held::Fair(queue.enter()),
+        };
+        Turn { _held: held }
+    }
+}
 
 /// The queue. Its lock is handed from holder to longest waiter, so nobody overtakes.
 #[derive(Debug, Default)]
@@ -23,17 +57,15 @@ struct Waiter {
     granted: Arc<AtomicBool>,
 }
 
-/// The right to write; given on when dropped.
 #[derive(Debug)]
-pub struct Turn<'q>(&'q FairQueue);
+struct FairTurn<'q>(&'q FairQueue);
 
 impl FairQueue {
-    /// Waits for the caller's turn.
-    pub fn enter(&self) -> Turn<'_> {
+    fn enter(&self) -> FairTurn<'_> {
         let mut state = self.lock();
         if !state.held {
             state.held = true;
-            return Turn(self);
+            return FairTurn(self);
         }
         let granted = Arc::new(AtomicBool::new(false));
         state.waiting.push_back(Waiter { thread: std::thread::current(), granted: Arc::clone(&granted) });
@@ -41,7 +73,7 @@ impl FairQueue {
         while !granted.load(Ordering::Acquire) {
             std::thread::park();
         }
-        Turn(self)
+        FairTurn(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -49,7 +81,7 @@ impl FairQueue {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for FairTurn<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         match state.waiting.pop_front() {

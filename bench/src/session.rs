@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Statement};
 
 use crate::error::{Context, Error, Result};
-use crate::queue::FairQueue;
+use crate::queue::WriteQueue;
 
 /// Longer than this without success, and the system has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ pub enum End<T> {
 /// Runs transactions on one connection, writers behind the queue if there is one.
 pub struct Session<'c> {
     conn: &'c Connection,
-    queue: Option<Arc<FairQueue>>,
+    queue: Option<Arc<WriteQueue>>,
     begin_immediate: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -31,7 +31,7 @@ pub struct Session<'c> {
 
 impl<'c> Session<'c> {
     /// Prepares the four transaction statements.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<Arc<WriteQueue>>) -> Result<Self> {
         let prepare = |sql| conn.prepare(sql).during(sql);
         Ok(Self {
             conn,

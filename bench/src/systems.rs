@@ -1,7 +1,8 @@
 //! The systems that are compared: how each is set up from one loaded file, and how a connection to it is opened.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -10,14 +11,20 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::cli::{Job, Level, Medium};
 use crate::error::{Context, Error, Result};
-use crate::fair_vfs;
-use crate::queue::FairQueue;
+use crate::queue::{FairQueue, WriteQueue};
+use crate::stock_vfs;
 
 /// Page size of every database.
 pub const PAGE_SIZE: u32 = 4096;
 
-/// SQLite's own VFS. It is named, for nvlite's may have been made the default one.
-const STOCK_VFS: &str = "unix";
+/// The count of device flushes: the syncs of all its files.
+pub const DEVICE_FLUSHES: &str = "device_flushes";
+
+/// The count of bytes written to the log: of WAL, to the `-wal` file.
+pub const LOG_BYTES: &str = "log_bytes_written";
+
+/// A system's own counts by name.
+pub type Counts = BTreeMap<String, f64>;
 
 /// A system under comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,6 +36,8 @@ pub enum System {
     WalFull,
     /// The same with fdatasync, its writers behind a fair queue in the application.
     WalFair,
+    /// The same with fdatasync, its writers behind a plain mutex in the application.
+    WalMutex,
     /// Stock SQLite, WAL, synchronous=NORMAL.
     WalNormal,
     /// `:memory:`, one connection.
@@ -44,10 +53,18 @@ impl System {
             System::Nvlite => "nvlite",
             System::WalFull => "wal_full",
             System::WalFair => "wal_fair",
+            System::WalMutex => "wal_mutex",
             System::WalNormal => "wal_normal",
             System::Memory => "memory",
             System::Memdb => "memdb",
         }
+    }
+}
+
+impl System {
+    /// Whether its database lies in files.
+    pub fn has_files(self) -> bool {
+        !matches!(self, System::Memory | System::Memdb)
     }
 }
 
@@ -56,7 +73,7 @@ pub struct Instance {
     /// Which system.
     pub system: System,
     /// The queue before its write transactions, if it has one.
-    pub queue: Option<Arc<FairQueue>>,
+    pub queue: Option<Arc<WriteQueue>>,
     job: Job,
     /// The loaded file that `:memory:` is filled from.
     source: PathBuf,
@@ -77,20 +94,23 @@ impl Instance {
             queue: None,
             job: job.clone(),
             source: source.to_owned(),
-            uri: format!("file:{path}?vfs={STOCK_VFS}"),
+            uri: format!("file:{path}?vfs={}", stock_vfs::STOCK.to_string_lossy()),
             file,
             _keeper: None,
         };
+        stock_vfs::register()?;
         match system {
             System::Nvlite => {
                 nvlite_vfs::register().during("registering nvlite")?;
                 instance.copy_file()?;
                 instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
             }
-            System::WalFair => {
-                fair_vfs::register()?;
-                instance.queue = Some(Arc::default());
-                let name = fair_vfs::NAME.to_string_lossy();
+            System::WalFair | System::WalMutex => {
+                instance.queue = Some(Arc::new(match system {
+                    System::WalFair => WriteQueue::Fair(FairQueue::default()),
+                    _ => WriteQueue::Mutex(Mutex::default()),
+                }));
+                let name = stock_vfs::FDATASYNC.to_string_lossy();
                 instance.uri = format!("file:{path}?vfs={name}");
                 instance.copy_file()?;
                 instance.enable_wal()?;
@@ -129,9 +149,22 @@ impl Instance {
         matches!(self.system, System::Nvlite).then_some(&self.file)
     }
 
+    /// What is counted about its files up to now, by the names of the columns of the report; nothing if it has none.
+    pub fn counters(&self) -> Counts {
+        if !self.system.has_files() || self.system == System::Nvlite {
+            return Counts::new();
+        }
+        let mut wal = self.file.clone().into_os_string();
+        wal.push("-wal");
+        let (base, wal) = (stock_vfs::totals(&self.file), stock_vfs::totals(Path::new(&wal)));
+        let named =
+            [(DEVICE_FLUSHES, base.syncs + wal.syncs), (LOG_BYTES, wal.bytes), ("base_bytes_written", base.bytes)];
+        named.map(|(name, n)| (name.to_owned(), n as f64)).into()
+    }
+
     fn synchronous(&self) -> &'static str {
         match (self.system, self.job.level) {
-            (System::Nvlite, Level::Full) | (System::WalFull | System::WalFair, _) => "FULL",
+            (System::Nvlite, Level::Full) | (System::WalFull | System::WalFair | System::WalMutex, _) => "FULL",
             (System::Nvlite, Level::Normal) | (System::WalNormal, _) => "NORMAL",
             (System::Nvlite, Level::Off) | (System::Memory | System::Memdb, _) => "OFF",
         }

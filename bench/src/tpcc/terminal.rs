@@ -12,7 +12,7 @@ use super::random::{Deck, Profile, Random};
 use super::statements::Statements;
 use super::{DISTRICTS, Scale};
 use crate::error::{Context, Result};
-use crate::queue::FairQueue;
+use crate::queue::WriteQueue;
 use crate::session::{End, Session};
 use crate::workloads::Worker;
 
@@ -37,7 +37,7 @@ impl<'c> Terminal<'c> {
     /// Terminal number `id`; terminals are spread over warehouses first, then over districts.
     pub fn new(
         conn: &'c Connection,
-        queue: Option<Arc<FairQueue>>,
+        queue: Option<Arc<WriteQueue>>,
         scale: Scale,
         id: usize,
         seed: u64,
