@@ -22,7 +22,6 @@ mod crew;
 mod error;
 mod machine;
 mod place;
-mod queue;
 mod quiet;
 mod report;
 mod session;

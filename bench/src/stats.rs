@@ -96,7 +96,6 @@ mod tests {
             done: vec![10],
             worker_cpu: cpu,
             background_cpu: cpu,
-            elapsed: Duration::from_secs(1),
             ..Slice::default()
         };
         let fast = [slice(200.0, 5000), slice(20.0, 5000), slice(25.0, 5000)];
@@ -105,9 +104,11 @@ mod tests {
         assert_eq!(ratio.rounds, [2.0, 2.0, 2.5]);
         assert_eq!(ratio.wall, Some(Summary { median: 2.0, min: 2.0, max: 2.5 }));
         assert_eq!(ratio.cpu, Some(Summary { median: 3.0, min: 2.0, max: 4.0 }));
-        let lazy = [Slice { settle: Duration::from_secs(3), ..slice(25.0, 5000) }];
-        let settled = Ratio::new(&lazy, &slow[2..], &plan).wall_settled;
-        assert_eq!(settled, Some(Summary { median: 0.25, min: 0.25, max: 0.25 }));
+        // Ten transactions at 25 a second, and after them as long again.
+        let lazy = [Slice { settle: Duration::from_millis(400), ..slice(25.0, 5000) }];
+        let settled = Ratio::new(&lazy, &slow[2..], &plan);
+        assert_eq!(settled.wall_settled, Some(Summary { median: 1.25, min: 1.25, max: 1.25 }));
+        assert_eq!(settled.rounds, [2.5]);
         let idle = Slice { rates: vec![0.0], done: vec![0], ..Slice::default() };
         assert_eq!(Ratio::new(&fast[..1], &[idle], &plan).wall, None);
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -11,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::cli::{Job, Level, Medium};
 use crate::error::{Context, Error, Result};
-use crate::queue::{FairQueue, WriteQueue};
+use crate::session::WriteLock;
 use crate::stock_vfs;
 
 /// Page size of every database.
@@ -34,10 +33,8 @@ pub enum System {
     Nvlite,
     /// Stock SQLite, WAL, synchronous=FULL.
     WalFull,
-    /// The same with fdatasync, its writers behind a fair queue in the application.
+    /// The same with fdatasync, its writers behind a mutex in the application.
     WalFair,
-    /// The same with fdatasync, its writers behind a plain mutex in the application.
-    WalMutex,
     /// Stock SQLite, WAL, synchronous=NORMAL.
     WalNormal,
     /// `:memory:`, one connection.
@@ -53,7 +50,6 @@ impl System {
             System::Nvlite => "nvlite",
             System::WalFull => "wal_full",
             System::WalFair => "wal_fair",
-            System::WalMutex => "wal_mutex",
             System::WalNormal => "wal_normal",
             System::Memory => "memory",
             System::Memdb => "memdb",
@@ -72,8 +68,8 @@ impl System {
 pub struct Instance {
     /// Which system.
     pub system: System,
-    /// The queue before its write transactions, if it has one.
-    pub queue: Option<Arc<WriteQueue>>,
+    /// The mutex before its write transactions, if it has one.
+    pub queue: Option<WriteLock>,
     job: Job,
     /// The loaded file that `:memory:` is filled from.
     source: PathBuf,
@@ -105,11 +101,8 @@ impl Instance {
                 instance.copy_file()?;
                 instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
             }
-            System::WalFair | System::WalMutex => {
-                instance.queue = Some(Arc::new(match system {
-                    System::WalFair => WriteQueue::Fair(FairQueue::default()),
-                    _ => WriteQueue::Mutex(Mutex::default()),
-                }));
+            System::WalFair => {
+                instance.queue = Some(WriteLock::default());
                 let name = stock_vfs::FDATASYNC.to_string_lossy();
                 instance.uri = format!("file:{path}?vfs={name}");
                 instance.copy_file()?;
@@ -164,7 +157,7 @@ impl Instance {
 
     fn synchronous(&self) -> &'static str {
         match (self.system, self.job.level) {
-            (System::Nvlite, Level::Full) | (System::WalFull | System::WalFair | System::WalMutex, _) => "FULL",
+            (System::Nvlite, Level::Full) | (System::WalFull | System::WalFair, _) => "FULL",
             (System::Nvlite, Level::Normal) | (System::WalNormal, _) => "NORMAL",
             (System::Nvlite, Level::Off) | (System::Memory | System::Memdb, _) => "OFF",
         }

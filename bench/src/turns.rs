@@ -25,8 +25,6 @@ pub struct Slice {
     pub background_cpu: u64,
     /// CPU time by label, where labels have threads of their own.
     pub role_cpu: Vec<u64>,
-    /// From its start to the end of the last thread's last transaction.
-    pub elapsed: Duration,
     /// How long the process or the device went on after the turn.
     pub settle: Duration,
     /// Reads and writes of the process, until it was quiet again.
@@ -48,7 +46,8 @@ impl Slice {
 
     /// Their rate if what the turn left to be done in the background is part of it.
     pub fn rate_settled(&self, plan: &Plan) -> f64 {
-        self.scored(plan) as f64 / (self.elapsed + self.settle).as_secs_f64().max(1e-9)
+        let (scored, rate) = (self.scored(plan) as f64, self.rate(plan));
+        if rate > 0.0 { scored / (scored / rate + self.settle.as_secs_f64()) } else { 0.0 }
     }
 
     /// CPU microseconds of one of them, background threads included; `None` if there was none.
@@ -131,7 +130,6 @@ fn summarize(shifts: &[Shift], plan: &Plan) -> Slice {
     slice.role_cpu = vec![0; labels];
     let mut scores = Vec::new();
     for shift in shifts {
-        slice.elapsed = slice.elapsed.max(shift.elapsed);
         let mut score = 0;
         for label in 0..labels {
             slice.done[label] += shift.done[label];

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::cli::{Job, Kind};
 use crate::error::Result;
-use crate::queue::WriteQueue;
+use crate::session::WriteLock;
 use crate::tpcc;
 use crate::zipf::Zipf;
 
@@ -104,7 +104,7 @@ impl Plan {
     pub fn worker<'c>(
         &self,
         conn: &'c Connection,
-        queue: Option<Arc<WriteQueue>>,
+        queue: Option<WriteLock>,
         id: usize,
     ) -> Result<Box<dyn Worker + 'c>> {
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(id as u64);
