@@ -25,7 +25,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No room for the databases.
-    #[error("{path} has {free} MiB left, and this run needs about {needed} MiB: name another directory with --dir")]
+    #[error(
+        "{path} has {free} MiB left, and this run needs about {needed} MiB: \
+         name another directory with --dir, on a disk with --medium file"
+    )]
     Room {
         /// The directory.
         path: PathBuf,

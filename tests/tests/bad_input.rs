@@ -130,8 +130,13 @@ enum Outcome {
 }
 
 impl Case {
-    /// Opens, reads everything, and holds it against the bank's own journal.
+    /// Rows that are wrong are no outcome.
     fn outcome(&self, what: &str) -> Outcome {
+        self.look(what).unwrap_or_else(|wrong| panic!("{:?}, {what}: wrong rows: {wrong}", self.system))
+    }
+
+    /// Opens, reads everything, and holds it against the bank's own journal; what is wrong with the rows as an error.
+    fn look(&self, what: &str) -> Result<Outcome, String> {
         let all = || -> rusqlite::Result<Result<i64, String>> {
             let mut db = self.system.open_with(&self.base, 1000, SMALL)?;
             let said = integrity(&db)?;
@@ -139,11 +144,11 @@ impl Case {
             Ok(if said == "ok" { bank::audit(&mut db, &[]) } else { Err(said) })
         };
         match all() {
-            Ok(Ok(newest)) => Outcome::Right(newest),
-            Ok(Err(wrong)) => panic!("{:?}, {what}: wrong rows: {wrong}", self.system),
+            Ok(Ok(newest)) => Ok(Outcome::Right(newest)),
+            Ok(Err(wrong)) => Err(wrong),
             Err(e) => {
                 let code = e.sqlite_error_code().unwrap_or_else(|| panic!("{what}: {e}"));
-                Outcome::Refused(code, e.to_string())
+                Ok(Outcome::Refused(code, e.to_string()))
             }
         }
     }
@@ -364,7 +369,8 @@ impl Ring {
 /// All that has a checksum of its own: the superblocks and the ring. Data blocks have none, nor what the cold file holds.
 ///
 /// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests must be
-/// told. One in the newest commit alone looks like a commit that the crash tore: that commit is gone, and no other.
+/// told. One in the newest commit alone looks like a commit that the crash tore: that commit is gone, and no other. On
+/// `ram` its stores in place may stay when it goes, which nothing tells (README): there only the others are looked at.
 fn flip(left: &Left) {
     let system = left.system;
     let region = fs::read(left.scratch.path("bank.db-nvlite")).expect("reads");
@@ -382,6 +388,9 @@ fn flip(left: &Left) {
         ("unneeded", 30, bytes(&|at| at >= RING_AT as usize && ring.needs(at).is_none())),
     ];
     for (kind, cases, places) in kinds {
+        if kind == "newest" && system == System::Ram {
+            continue;
+        }
         let (mut refused, mut right, mut newest_lost) = (0, 0, 0);
         for n in 0..cases {
             let Some(&at) = places.get(mix(10, n) as usize % places.len().max(1)) else { continue };
