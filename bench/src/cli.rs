@@ -134,7 +134,7 @@ pub struct Compare {
     /// Rounds before the measured ones [default: a tenth of them, at least 2].
     #[arg(long, value_name = "N")]
     pub warmup: Option<u32>,
-    /// Systems to compare with [default: wal_full,memory; with several threads wal_full,wal_fair].
+    /// Systems to compare with, no others [default: wal_full,memory; with several threads wal_full,wal_fair].
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
     pub peers: Vec<System>,
     /// Leave nvlite out.
@@ -149,9 +149,12 @@ pub struct Compare {
     /// Draw a chart there.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Also count system calls and device flushes per transaction, in a separate pass under strace.
+    /// Also count system calls, and those that flush, per transaction, in a separate pass under strace.
     #[arg(long)]
     pub syscalls: bool,
+    /// SQL that damages every database before it is checked: to see that the check fails.
+    #[arg(long, value_name = "SQL", hide = true)]
+    pub tamper: Option<String>,
 }
 
 /// Options of the hidden `count`.

@@ -44,6 +44,15 @@ impl IoCounts {
         }
     }
 
+    /// Without so many `write`-like calls of so many bytes each.
+    pub fn without_writes(self, calls: u64, bytes: u64) -> Self {
+        Self {
+            write_calls: self.write_calls.saturating_sub(calls),
+            bytes_written: self.bytes_written.saturating_sub(calls * bytes),
+            ..self
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())

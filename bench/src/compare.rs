@@ -7,14 +7,14 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::cli::Compare;
-use crate::crew::{Counts, Crew};
+use crate::cli::{Compare, Medium};
+use crate::crew::Crew;
 use crate::error::{Context, Error, Result};
 use crate::machine::{Machine, Versions};
 use crate::place::Place;
 use crate::quiet::Quiet;
 use crate::report::{Benchmark, Figures, Report};
-use crate::systems::{Instance, PAGE_SIZE, System};
+use crate::systems::{Counts, Instance, PAGE_SIZE, System};
 use crate::turns::{self, Contestant};
 use crate::workloads::Plan;
 use crate::{chart, syscalls, table};
@@ -37,7 +37,7 @@ fn measure(run: &Compare) -> Result<Report> {
     if systems.is_empty() {
         return Err(Error::Usage("no system to run".to_owned()));
     }
-    let place = Place::create(run.dir.as_deref(), run.job.medium)?;
+    let place = Place::create(run.dir.as_deref(), run.job.medium, needed(run, &plan, &systems))?;
     let bar = progress(u64::from(run.warmup() + run.rounds()) * systems.len() as u64);
     bar.set_message("loading");
     let source = load(&plan, place.path())?;
@@ -62,18 +62,21 @@ fn measure(run: &Compare) -> Result<Report> {
     bar.set_message("running by turns");
     let length = Duration::from_millis(u64::from(run.slice_ms()));
     turns::run(&mut contestants, &plan, run.warmup(), length, &mut quiet, &bar)?;
-    let before = counters(&contestants)?;
+    let before = counters(&contestants, &instances)?;
     turns::run(&mut contestants, &plan, run.rounds(), length, &mut quiet, &bar)?;
-    let after = counters(&contestants)?;
+    let after = counters(&contestants, &instances)?;
 
     let mut figures = Vec::new();
     let mut slices = Vec::new();
     for (((contestant, instance), before), after) in contestants.into_iter().zip(&instances).zip(before).zip(after) {
         let system = instance.system;
         bar.set_message(format!("checking {}", system.name()));
-        let (connections, latencies) = contestant.crew.dismiss()?;
-        named(system, check(instance, connections, &plan, &contestant.committed))?;
-        let mut counts = Figures::new(&contestant.slices, &latencies, difference(&before, after), &plan);
+        let left = contestant.crew.dismiss()?;
+        if let (Some(sql), Some(conn)) = (&run.tamper, left.connections.first()) {
+            conn.execute_batch(sql).during("tampering")?;
+        }
+        named(system, check(instance, left.connections, &plan, &contestant.committed, left.moved))?;
+        let mut counts = Figures::new(&contestant.slices, &left.latencies, difference(&before, after), &plan);
         counts.counts.extend(traced.remove(system.name()).unwrap_or_default());
         figures.push((system.name(), counts));
         slices.push((system.name(), contestant.slices));
@@ -90,6 +93,15 @@ fn measure(run: &Compare) -> Result<Report> {
     })
 }
 
+/// About how many bytes the run takes on its medium: the load and each system's copy, what these grow by, and logs.
+fn needed(run: &Compare, plan: &Plan, systems: &[System]) -> u64 {
+    let (size, slack) = (plan.bytes(), 32 << 20);
+    let files = systems.iter().filter(|system| system.has_files()).count() as u64;
+    // nvlite's blocks lie in its region on ram, in the shared mapping on file.
+    let blocks = if systems.contains(&System::Nvlite) && run.job.medium == Medium::Ram { size } else { 0 };
+    size + files * (size + slack) + blocks
+}
+
 /// Makes the one file that all systems start from.
 fn load(plan: &Plan, dir: &Path) -> Result<PathBuf> {
     let path = dir.join("load.db");
@@ -103,9 +115,9 @@ fn load(plan: &Plan, dir: &Path) -> Result<PathBuf> {
 }
 
 /// Checks a system's database through its own connections, and again as a stock file if it promises to leave one.
-fn check(instance: &Instance, connections: Vec<Connection>, plan: &Plan, committed: &[u64]) -> Result<()> {
+fn check(instance: &Instance, connections: Vec<Connection>, plan: &Plan, committed: &[u64], moved: u64) -> Result<()> {
     if let Some(conn) = connections.first() {
-        plan.check(conn, committed)?;
+        plan.check(conn, committed, moved)?;
     }
     for conn in connections {
         conn.close().map_err(|(_, error)| error).during("closing")?;
@@ -114,12 +126,17 @@ fn check(instance: &Instance, connections: Vec<Connection>, plan: &Plan, committ
     let stock =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).during("opening the closed file")?;
     let refused = |error| Error::Inconsistent(format!("after the last close, read by stock SQLite: {error}"));
-    plan.check(&stock, committed).map_err(refused)
+    plan.check(&stock, committed, moved).map_err(refused)
 }
 
 /// Every system's own counters, up to now.
-fn counters(contestants: &[Contestant]) -> Result<Vec<Counts>> {
-    contestants.iter().map(|contestant| contestant.crew.counters()).collect()
+fn counters(contestants: &[Contestant], instances: &[Instance]) -> Result<Vec<Counts>> {
+    let of_one = |(contestant, instance): (&Contestant, &Instance)| {
+        let mut counts = contestant.crew.counters()?;
+        counts.extend(instance.counters());
+        Ok(counts)
+    };
+    contestants.iter().zip(instances).map(of_one).collect()
 }
 
 fn difference(before: &Counts, mut after: Counts) -> Counts {

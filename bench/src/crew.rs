@@ -1,6 +1,5 @@
 //! The threads of one system: each owns a connection, sleeps until its system's turn, and works until the turn ends.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,14 +9,11 @@ use rusqlite::Connection;
 
 use crate::clock::thread_cpu;
 use crate::error::{Error, Result};
-use crate::systems::Instance;
+use crate::systems::{Counts, DEVICE_FLUSHES, Instance};
 use crate::workloads::{Plan, Worker, rows};
 
 /// Latencies in nanoseconds, to three digits.
 pub type Latencies = Histogram<u64>;
-
-/// A system's own counters by name.
-pub type Counts = BTreeMap<String, f64>;
 
 /// What one thread did in a turn.
 #[derive(Clone, Debug)]
@@ -31,7 +27,18 @@ pub struct Shift {
 }
 
 /// What a thread leaves at its end; nothing if it failed.
-type Leaving = Option<(Connection, Vec<Latencies>)>;
+type Leaving = Option<(Connection, Vec<Latencies>, u64)>;
+
+/// What a crew leaves at its end.
+#[derive(Default)]
+pub struct Left {
+    /// Its connections.
+    pub connections: Vec<Connection>,
+    /// The latencies by label.
+    pub latencies: Vec<Latencies>,
+    /// The sum of what the workers [moved](Worker::moved).
+    pub moved: u64,
+}
 
 enum Order {
     Work { until: Instant },
@@ -73,12 +80,13 @@ impl Crew {
             let (plan, answer) = (plan.clone(), answer.clone());
             crew.orders.push(order);
             crew.threads.push(std::thread::spawn(move || {
-                let latencies = match plan.worker(&conn, queue, id) {
-                    Ok(mut worker) => serve(&conn, &mut *worker, plan.labels().len(), &orders, &answer),
+                let left = match plan.worker(&conn, queue, id) {
+                    Ok(mut worker) => serve(&conn, &mut *worker, plan.labels().len(), &orders, &answer)
+                        .map(|latencies| (latencies, worker.moved())),
                     Err(error) => Err(error),
                 };
-                match latencies {
-                    Ok(latencies) => Some((conn, latencies)),
+                match left {
+                    Ok((latencies, moved)) => Some((conn, latencies, moved)),
                     Err(error) => {
                         // The other end is gone only when the run is being given up.
                         let _ = answer.send(Err(error));
@@ -121,25 +129,25 @@ impl Crew {
         if let Answer::Counters(counts) = self.answer()? { Ok(counts) } else { Ok(Counts::new()) }
     }
 
-    /// Ends the threads; returns their connections, and the latencies by label.
-    pub fn dismiss(self) -> Result<(Vec<Connection>, Vec<Latencies>)> {
+    /// Ends the threads.
+    pub fn dismiss(self) -> Result<Left> {
         drop(self.orders);
-        let mut connections = Vec::new();
-        let mut total: Vec<Latencies> = Vec::new();
+        let mut left = Left::default();
         for thread in self.threads {
-            let Ok(Some((connection, latencies))) = thread.join() else {
+            let Ok(Some((connection, latencies, moved))) = thread.join() else {
                 return Err(Error::Inconsistent(format!("a thread of {} died", self.system)));
             };
-            connections.push(connection);
-            if total.is_empty() {
-                total = latencies;
+            left.connections.push(connection);
+            left.moved = left.moved.wrapping_add(moved);
+            if left.latencies.is_empty() {
+                left.latencies = latencies;
             } else {
-                for (sum, part) in total.iter_mut().zip(&latencies) {
+                for (sum, part) in left.latencies.iter_mut().zip(&latencies) {
                     sum.add(part).map_err(|error| Error::Inconsistent(error.to_string()))?;
                 }
             }
         }
-        Ok((connections, total))
+        Ok(left)
     }
 
     fn shifts(&self, order: impl Fn() -> Order) -> Result<Vec<Shift>> {
@@ -179,7 +187,10 @@ fn serve(
     tell(Answer::Ready);
     while let Ok(order) = orders.recv() {
         match order {
-            Order::Work { until } => tell(Answer::Worked(shift(worker, &mut latencies, |now, _| now < until)?)),
+            Order::Work { until } => {
+                // At least one: a thread that a busy machine starts after the end has a rate all the same.
+                tell(Answer::Worked(shift(worker, &mut latencies, |now, done| done == 0 || now < until)?));
+            }
             Order::Count { transactions } => {
                 tell(Answer::Worked(shift(worker, &mut latencies, |_, done| done < transactions)?));
             }
@@ -198,7 +209,12 @@ fn counters(conn: &Connection) -> Counts {
         let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
         rows.collect()
     };
-    read().unwrap_or_default()
+    let mut counts = read().unwrap_or_default();
+    if let Some(syncs) = counts.remove("syncs") {
+        counts.insert(DEVICE_FLUSHES.to_owned(), syncs);
+        counts.remove("flushes"); // the sum of syncs and fences
+    }
+    counts
 }
 
 fn shift(

@@ -24,6 +24,19 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// No room for the databases.
+    #[error(
+        "{path} has {free} MiB left, and this run needs about {needed} MiB: \
+         name another directory with --dir, on a disk with --medium file"
+    )]
+    Room {
+        /// The directory.
+        path: PathBuf,
+        /// What the run needs, in MiB.
+        needed: u64,
+        /// What is free, in MiB.
+        free: u64,
+    },
     /// The database does not hold what was committed to it.
     #[error("inconsistent database: {0}")]
     Inconsistent(String),
@@ -55,9 +68,20 @@ impl Error {
     /// 2 for a wrong request or an unfit environment, 1 for a finding.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Strace(_) => 2,
+            Error::Usage(_) | Error::Strace(_) | Error::Room { .. } => 2,
             Error::System { source, .. } => source.exit_status(),
+            _ if self.is_full() => 2,
             _ => 1,
+        }
+    }
+
+    /// Whether the disk or the memory for files was full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Error::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Error::System { source, .. } => source.is_full(),
+            _ => false,
         }
     }
 

@@ -20,15 +20,14 @@ mod clock;
 mod compare;
 mod crew;
 mod error;
-#[allow(unsafe_code)]
-mod fair_vfs;
 mod machine;
 mod place;
-mod queue;
 mod quiet;
 mod report;
 mod session;
 mod stats;
+#[allow(unsafe_code)]
+mod stock_vfs;
 mod syscalls;
 mod systems;
 mod table;
@@ -45,7 +44,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nvlite-bench: {error}");
+            let hint = if error.is_full() { "; --dir names another directory" } else { "" };
+            eprintln!("nvlite-bench: {error}{hint}");
             ExitCode::from(error.exit_status())
         }
     }

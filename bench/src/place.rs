@@ -19,8 +19,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes the directory under `parent`, or where the medium usually is.
-    pub fn create(parent: Option<&Path>, medium: Medium) -> Result<Self> {
+    /// Makes the directory under `parent`, or where the medium usually is; there must be room for `needed` bytes.
+    pub fn create(parent: Option<&Path>, medium: Medium, needed: u64) -> Result<Self> {
         let parent = match (parent, medium) {
             (Some(parent), _) => parent.to_owned(),
             (None, Medium::Ram) => PathBuf::from("/dev/shm"),
@@ -36,6 +36,11 @@ impl Place {
             }
         }
         sweep(&parent);
+        // Where the file system does not tell, the run will.
+        let free = rustix::fs::statvfs(&parent).map_or(u64::MAX, |room| room.f_bavail.saturating_mul(room.f_frsize));
+        if free < needed {
+            return Err(Error::Room { path: parent, needed: needed >> 20, free: free >> 20 });
+        }
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent);
         let dir = dir.map_err(|error| Error::io(&parent, error))?;
         let lock = locked(&dir.path().join(LOCK)).map_err(|error| Error::io(dir.path(), error))?;
@@ -88,11 +93,11 @@ mod tests {
     #[test]
     fn a_dead_runs_directory_is_swept_and_a_live_one_is_not() {
         let parent = tempfile::tempdir().expect("dir");
-        let live = Place::create(Some(parent.path()), Medium::File).expect("place");
+        let live = Place::create(Some(parent.path()), Medium::File, 1).expect("place");
         let dead = parent.path().join("nvlite-bench-dead");
         std::fs::create_dir(&dead).expect("dir");
         File::create(dead.join(LOCK)).expect("lock file");
-        let next = Place::create(Some(parent.path()), Medium::File).expect("place");
+        let next = Place::create(Some(parent.path()), Medium::File, 1).expect("place");
         assert!(live.path().exists() && next.path().exists() && !dead.exists());
         let path = next.path().to_owned();
         drop(next);
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn ram_wants_tmpfs() {
         if file_system(Path::new("/proc")) == "proc" {
-            assert!(Place::create(Some(Path::new("/proc")), Medium::Ram).is_err());
+            assert!(Place::create(Some(Path::new("/proc")), Medium::Ram, 1).is_err());
         }
     }
 }

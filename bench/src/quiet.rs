@@ -12,6 +12,18 @@ use crate::error::{Error, Result};
 const STEP: Duration = Duration::from_millis(4);
 const LIMIT: Duration = Duration::from_millis(250);
 
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settled {
+    /// After so long the process and the device were idle.
+    pub after: Duration,
+    /// Writes of [`PROBE`] bytes that were made to find that out.
+    pub probes: u64,
+}
+
+/// Bytes that a probe of the device writes.
+pub const PROBE: u64 = 4096;
+
 /// Waits until neither the process nor, on a disk, the device has anything to do.
 pub struct Quiet {
     probe: Option<Probe>,
@@ -33,26 +45,27 @@ impl Quiet {
         Ok(Self { probe })
     }
 
-    /// Waits, at most a quarter of a second; tells how long.
-    pub fn wait(&mut self) -> Duration {
-        let start = Instant::now();
+    /// Waits, at most a quarter of a second.
+    pub fn wait(&mut self) -> Settled {
+        let (start, mut probes) = (Instant::now(), 0);
         while start.elapsed() < LIMIT {
             let (process, own) = (process_cpu(), thread_cpu());
             std::thread::sleep(STEP);
             let others = (process_cpu() - process).saturating_sub(thread_cpu() - own);
+            probes += u64::from(self.probe.is_some());
             let device_rests = self.probe.as_mut().is_none_or(Probe::rests);
             if device_rests && Duration::from_nanos(others) < STEP / 50 {
                 break;
             }
         }
-        start.elapsed()
+        Settled { after: start.elapsed(), probes }
     }
 }
 
 impl Probe {
     fn new(path: &Path) -> std::io::Result<Self> {
         let file = File::options().create(true).truncate(true).write(true).open(path)?;
-        file.write_all_at(&[0; 4096], 0)?;
+        file.write_all_at(&[0; PROBE as usize], 0)?;
         file.sync_all()?;
         Ok(Self { file, best: Duration::MAX })
     }
@@ -60,7 +73,7 @@ impl Probe {
     fn rests(&mut self) -> bool {
         let start = Instant::now();
         // An error here is an error of the disk, which the systems will meet and report themselves.
-        if self.file.write_all_at(&[1; 4096], 0).and_then(|()| self.file.sync_data()).is_err() {
+        if self.file.write_all_at(&[1; PROBE as usize], 0).and_then(|()| self.file.sync_data()).is_err() {
             return true;
         }
         let took = start.elapsed();

@@ -1,12 +1,11 @@
 //! One connection's transactions: begin, commit, and the retry that a busy database asks for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Statement};
 
 use crate::error::{Context, Error, Result};
-use crate::queue::FairQueue;
 
 /// Longer than this without success, and the system has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,10 +18,13 @@ pub enum End<T> {
     Rollback(T),
 }
 
+/// What an application that knows SQLite puts before its write transactions.
+pub type WriteLock = Arc<Mutex<()>>;
+
 /// Runs transactions on one connection, writers behind the queue if there is one.
 pub struct Session<'c> {
     conn: &'c Connection,
-    queue: Option<Arc<FairQueue>>,
+    queue: Option<WriteLock>,
     begin_immediate: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -31,7 +33,7 @@ pub struct Session<'c> {
 
 impl<'c> Session<'c> {
     /// Prepares the four transaction statements.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>) -> Result<Self> {
         let prepare = |sql| conn.prepare(sql).during(sql);
         Ok(Self {
             conn,
@@ -46,7 +48,7 @@ impl<'c> Session<'c> {
     /// A write transaction: `BEGIN IMMEDIATE`, the body, `COMMIT`; from the start again when the database is busy.
     pub fn write<T>(&mut self, mut body: impl FnMut() -> rusqlite::Result<End<T>>) -> Result<T> {
         let queue = self.queue.clone();
-        let _turn = queue.as_ref().map(|queue| queue.enter());
+        let _turn = queue.as_ref().map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner));
         persist(|| Self::attempt(self.conn, &mut self.begin_immediate, &mut self.commit, &mut self.rollback, &mut body))
     }
 
@@ -58,7 +60,7 @@ impl<'c> Session<'c> {
 
     /// A transaction of one writing statement.
     pub fn write_one<T>(&mut self, statement: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
-        let _turn = self.queue.as_ref().map(|queue| queue.enter());
+        let _turn = self.queue.as_ref().map(|queue| queue.lock().unwrap_or_else(PoisonError::into_inner));
         persist(statement)
     }
 

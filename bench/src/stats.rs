@@ -33,6 +33,8 @@ impl Summary {
 pub struct Ratio {
     /// By wall clock.
     pub wall: Option<Summary>,
+    /// By wall clock, the time included that each needed after its turn until its background work was done.
+    pub wall_settled: Option<Summary>,
     /// By CPU time, background threads included.
     pub cpu: Option<Summary>,
     /// By wall clock, of each label that has threads of its own.
@@ -47,6 +49,7 @@ impl Ratio {
     pub fn new(first: &[Slice], second: &[Slice], plan: &Plan) -> Self {
         let pairs = || first.iter().zip(second);
         let rounds: Vec<f64> = pairs().filter_map(|(a, b)| quotient(a.rate(plan), b.rate(plan))).collect();
+        let settled = pairs().filter_map(|(a, b)| quotient(a.rate_settled(plan), b.rate_settled(plan)));
         let cpu = pairs().filter_map(|(a, b)| quotient(b.cpu_us(plan)?, a.cpu_us(plan)?));
         let labels = if plan.has_roles() { plan.labels() } else { &[] };
         let role = |(label, &name)| {
@@ -55,6 +58,7 @@ impl Ratio {
         };
         Self {
             wall: Summary::of(rounds.iter().copied()),
+            wall_settled: Summary::of(settled),
             cpu: Summary::of(cpu),
             roles: labels.iter().enumerate().map(role).collect(),
             rounds,
@@ -68,6 +72,8 @@ fn quotient(above: f64, below: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::cli::Compare;
 
@@ -98,6 +104,11 @@ mod tests {
         assert_eq!(ratio.rounds, [2.0, 2.0, 2.5]);
         assert_eq!(ratio.wall, Some(Summary { median: 2.0, min: 2.0, max: 2.5 }));
         assert_eq!(ratio.cpu, Some(Summary { median: 3.0, min: 2.0, max: 4.0 }));
+        // Ten transactions at 25 a second, and after them as long again.
+        let lazy = [Slice { settle: Duration::from_millis(400), ..slice(25.0, 5000) }];
+        let settled = Ratio::new(&lazy, &slow[2..], &plan);
+        assert_eq!(settled.wall_settled, Some(Summary { median: 1.25, min: 1.25, max: 1.25 }));
+        assert_eq!(settled.rounds, [2.5]);
         let idle = Slice { rates: vec![0.0], done: vec![0], ..Slice::default() };
         assert_eq!(Ratio::new(&fast[..1], &[idle], &plan).wall, None);
     }

@@ -18,7 +18,7 @@ use crate::workloads::Plan;
 const TRANSACTIONS: u64 = 400;
 const FLUSHES: [&str; 4] = ["fsync", "fdatasync", "msync", "sync_file_range"];
 
-/// System calls and device flushes per transaction of `system`, on copies of `source` under `dir`.
+/// System calls, and those of them that flush a device, per transaction of `system`, on copies of `source` under `dir`.
 pub fn count(system: System, job: &Job, source: &Path, dir: &Path) -> Result<BTreeMap<String, f64>> {
     let once = traced(system, job, source, dir, TRANSACTIONS)?;
     let twice = traced(system, job, source, dir, 2 * TRANSACTIONS)?;
@@ -108,7 +108,7 @@ fn per_transaction(
     };
     let all: f64 = twice.keys().map(|name| more(name)).sum();
     let flushes: f64 = FLUSHES.iter().map(|name| more(name)).sum();
-    BTreeMap::from([("system_calls".to_owned(), all), ("device_flushes".to_owned(), flushes)])
+    BTreeMap::from([("system_calls".to_owned(), all), ("flush_calls".to_owned(), flushes)])
 }
 
 #[cfg(test)]
@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(counts, BTreeMap::from([("fcntl".to_owned(), 100), ("fdatasync".to_owned(), 10)]));
         let fewer = BTreeMap::from([("fcntl".to_owned(), 60), ("mmap".to_owned(), 5)]);
         let per = per_transaction(&fewer, &counts, 10.0);
-        assert_eq!((per["system_calls"], per["device_flushes"]), (5.0, 1.0));
+        assert_eq!((per["system_calls"], per["flush_calls"]), (5.0, 1.0));
     }
 }

@@ -1,7 +1,7 @@
 //! The systems that are compared: how each is set up from one loaded file, and how a connection to it is opened.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -10,14 +10,20 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::cli::{Job, Level, Medium};
 use crate::error::{Context, Error, Result};
-use crate::fair_vfs;
-use crate::queue::FairQueue;
+use crate::session::WriteLock;
+use crate::stock_vfs;
 
 /// Page size of every database.
 pub const PAGE_SIZE: u32 = 4096;
 
-/// SQLite's own VFS. It is named, for nvlite's may have been made the default one.
-const STOCK_VFS: &str = "unix";
+/// The count of device flushes: the syncs of all its files.
+pub const DEVICE_FLUSHES: &str = "device_flushes";
+
+/// The count of bytes written to the log: of WAL, to the `-wal` file.
+pub const LOG_BYTES: &str = "log_bytes_written";
+
+/// A system's own counts by name.
+pub type Counts = BTreeMap<String, f64>;
 
 /// A system under comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,7 +33,7 @@ pub enum System {
     Nvlite,
     /// Stock SQLite, WAL, synchronous=FULL.
     WalFull,
-    /// The same with fdatasync, its writers behind a fair queue in the application.
+    /// The same with fdatasync, its writers behind a mutex in the application.
     WalFair,
     /// Stock SQLite, WAL, synchronous=NORMAL.
     WalNormal,
@@ -51,12 +57,19 @@ impl System {
     }
 }
 
+impl System {
+    /// Whether its database lies in files.
+    pub fn has_files(self) -> bool {
+        !matches!(self, System::Memory | System::Memdb)
+    }
+}
+
 /// One system with its loaded database.
 pub struct Instance {
     /// Which system.
     pub system: System,
-    /// The queue before its write transactions, if it has one.
-    pub queue: Option<Arc<FairQueue>>,
+    /// The mutex before its write transactions, if it has one.
+    pub queue: Option<WriteLock>,
     job: Job,
     /// The loaded file that `:memory:` is filled from.
     source: PathBuf,
@@ -77,10 +90,11 @@ impl Instance {
             queue: None,
             job: job.clone(),
             source: source.to_owned(),
-            uri: format!("file:{path}?vfs={STOCK_VFS}"),
+            uri: format!("file:{path}?vfs={}", stock_vfs::STOCK.to_string_lossy()),
             file,
             _keeper: None,
         };
+        stock_vfs::register()?;
         match system {
             System::Nvlite => {
                 nvlite_vfs::register().during("registering nvlite")?;
@@ -88,9 +102,8 @@ impl Instance {
                 instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
             }
             System::WalFair => {
-                fair_vfs::register()?;
-                instance.queue = Some(Arc::default());
-                let name = fair_vfs::NAME.to_string_lossy();
+                instance.queue = Some(WriteLock::default());
+                let name = stock_vfs::FDATASYNC.to_string_lossy();
                 instance.uri = format!("file:{path}?vfs={name}");
                 instance.copy_file()?;
                 instance.enable_wal()?;
@@ -127,6 +140,19 @@ impl Instance {
     /// The file that a clean close leaves to stock SQLite, if this system promises one.
     pub fn stock_file(&self) -> Option<&Path> {
         matches!(self.system, System::Nvlite).then_some(&self.file)
+    }
+
+    /// What is counted about its files up to now, by the names of the columns of the report; nothing if it has none.
+    pub fn counters(&self) -> Counts {
+        if !self.system.has_files() || self.system == System::Nvlite {
+            return Counts::new();
+        }
+        let mut wal = self.file.clone().into_os_string();
+        wal.push("-wal");
+        let (base, wal) = (stock_vfs::totals(&self.file), stock_vfs::totals(Path::new(&wal)));
+        let named =
+            [(DEVICE_FLUSHES, base.syncs + wal.syncs), (LOG_BYTES, wal.bytes), ("base_bytes_written", base.bytes)];
+        named.map(|(name, n)| (name.to_owned(), n as f64)).into()
     }
 
     fn synchronous(&self) -> &'static str {

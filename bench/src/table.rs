@@ -2,12 +2,19 @@
 
 use std::fmt::Write;
 
-use crate::report::Report;
-use crate::stats::Summary;
+use crate::report::{Figures, Report};
+use crate::stats::{Ratio, Summary};
+use crate::systems::{DEVICE_FLUSHES, LOG_BYTES};
 
 /// Counts that have a column of their own.
-const COLUMNS: [(&str, &str); 3] =
-    [("write_calls", "writes/tx"), ("bytes_written", "bytes/tx"), ("system_calls", "syscalls/tx")];
+const COLUMNS: [(&str, &str); 6] = [
+    (DEVICE_FLUSHES, "flushes/tx"),
+    ("fences", "fences/tx"),
+    (LOG_BYTES, "log B/tx"),
+    ("write_calls", "writes/tx"),
+    ("bytes_written", "bytes/tx"),
+    ("system_calls", "syscalls/tx"),
+];
 
 /// Counts that are states rather than events, whose growth per transaction is of no interest on a terminal.
 const STATES: [&str; 5] = ["jci_", "blocks_", "heads", "pages_hot", "ring_used"];
@@ -20,6 +27,7 @@ pub fn render(report: &Report) -> String {
     other_counts(report, &mut out);
     out.push('\n');
     ratios(report, &mut out);
+    settling(report, &mut out);
     let machine = &report.machine;
     let _ = writeln!(
         out,
@@ -43,6 +51,9 @@ fn systems(report: &Report, out: &mut String) {
         "{:<12}{:>10}{:>20}{:>11}{:>11}{:>10}{:>10}{:>10}{:>6}",
         "system", "tx/s", "min .. max", "CPU us/tx", "background", "p50 us", "p99 us", "p99.9 us", "fair"
     );
+    if new_orders(report).is_some() {
+        let _ = write!(out, "{:>13}", "new orders/s");
+    }
     for (_, title) in &counts {
         let _ = write!(out, "{title:>13}");
     }
@@ -61,11 +72,19 @@ fn systems(report: &Report, out: &mut String) {
             short(latency.p999),
             figures.fairness
         );
+        if let Some(class) = new_orders(report) {
+            let _ = write!(out, "{:>13}", short(figures.classes[class].1.throughput));
+        }
         for (key, _) in &counts {
             let _ = write!(out, "{:>13}", figures.counts.get(*key).map_or_else(|| "-".to_owned(), |&n| short(n)));
         }
         out.push('\n');
     }
+}
+
+/// TPC-C's own measure among the classes.
+fn new_orders(report: &Report) -> Option<usize> {
+    report.systems.first()?.1.classes.iter().position(|(name, _)| *name == "new_order")
 }
 
 /// Rates and latencies by kind, where each has threads of its own; the JSON has them always.
@@ -113,6 +132,22 @@ fn ratios(report: &Report, out: &mut String) {
             let (wall, spread) = columns(*wall);
             let _ = writeln!(out, "{:<24}{wall:>8}{spread:>18}", format!("  {role}"));
         }
+    }
+}
+
+/// The wall clock of a turn ends with its last transaction; this says what came after it.
+fn settling(report: &Report, out: &mut String) {
+    let of = |(name, figures): &(&str, Figures)| format!("{name} {}", short(figures.settle_ms));
+    let times: Vec<String> = report.systems.iter().map(of).collect();
+    let _ = writeln!(out, "\nBusy after a turn, ms (counts and CPU include it, wall does not): {}.", times.join(", "));
+    let first = report.systems.first().map_or("", |(name, _)| *name);
+    let settled = |(pair, ratio): &(String, Ratio)| {
+        let wall = ratio.wall_settled.filter(|_| pair.split('/').next() == Some(first))?;
+        Some(format!("{pair} {:.2}", wall.median))
+    };
+    let ratios: Vec<String> = report.ratios.iter().filter_map(settled).collect();
+    if !ratios.is_empty() {
+        let _ = writeln!(out, "Wall clock with it: {}.", ratios.join(", "));
     }
 }
 

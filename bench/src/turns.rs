@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use crate::clock::{IoCounts, process_cpu, thread_cpu};
 use crate::crew::{Crew, Shift};
 use crate::error::Result;
-use crate::quiet::Quiet;
+use crate::quiet::{PROBE, Quiet};
 use crate::workloads::Plan;
 
 /// One turn of one system.
@@ -27,7 +27,7 @@ pub struct Slice {
     pub role_cpu: Vec<u64>,
     /// How long the process or the device went on after the turn.
     pub settle: Duration,
-    /// Reads and writes of the process.
+    /// Reads and writes of the process, until it was quiet again.
     pub io: Option<IoCounts>,
     /// Jain's index of the threads' transaction counts: 1 is even, 1/threads is one for all.
     pub fairness: f64,
@@ -42,6 +42,12 @@ impl Slice {
     /// Their rate.
     pub fn rate(&self, plan: &Plan) -> f64 {
         (0..self.rates.len()).filter(|&label| plan.is_scored(label)).map(|label| self.rates[label]).sum()
+    }
+
+    /// Their rate if what the turn left to be done in the background is part of it.
+    pub fn rate_settled(&self, plan: &Plan) -> f64 {
+        let (scored, rate) = (self.scored(plan) as f64, self.rate(plan));
+        if rate > 0.0 { scored / (scored / rate + self.settle.as_secs_f64()) } else { 0.0 }
     }
 
     /// CPU microseconds of one of them, background threads included; `None` if there was none.
@@ -72,12 +78,13 @@ impl Contestant {
         let io = IoCounts::now();
         let (process, own) = (process_cpu(), thread_cpu());
         let shifts = self.crew.work(length)?;
-        let io = io.zip(IoCounts::now()).map(|(before, after)| after.since(before));
-        let settle = quiet.wait();
+        let settled = quiet.wait();
+        let since = |(before, after): (IoCounts, IoCounts)| after.since(before).without_writes(settled.probes, PROBE);
+        let io = io.zip(IoCounts::now()).map(since);
         let others = (process_cpu() - process).saturating_sub(thread_cpu() - own);
         let mut slice = summarize(&shifts, plan);
         slice.background_cpu = others.saturating_sub(shifts.iter().map(|shift| shift.cpu).sum());
-        (slice.io, slice.settle) = (io, settle);
+        (slice.io, slice.settle) = (io, settled.after);
         for (sum, done) in self.committed.iter_mut().zip(&slice.done) {
             *sum += done;
         }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::cli::{Job, Kind};
 use crate::error::Result;
-use crate::queue::FairQueue;
+use crate::session::WriteLock;
 use crate::tpcc;
 use crate::zipf::Zipf;
 
@@ -18,6 +18,12 @@ mod single;
 pub trait Worker {
     /// Runs one transaction to its end; tells its index in [`Plan::labels`].
     fn run_one(&mut self) -> Result<usize>;
+
+    /// What its committed transactions moved: for each row, what was added to it times the row's [weight](rows::weight).
+    /// Tells which transactions are there where sums cannot.
+    fn moved(&self) -> u64 {
+        0
+    }
 
     /// Between turns, untimed: brings the database back to size if it has grown. Tells whether it did.
     fn tidy(&mut self) -> Result<bool> {
@@ -77,6 +83,14 @@ impl Plan {
         if self.kind == Kind::Mixed { self.threads.max(4) } else { self.threads }
     }
 
+    /// About how large the loaded database is.
+    pub fn bytes(&self) -> u64 {
+        match self.kind {
+            Kind::Tpcc => self.scale.bytes(),
+            _ => u64::from(self.rows) * rows::BYTES,
+        }
+    }
+
     /// Fills an empty database.
     pub fn load(&self, conn: &Connection) -> Result<()> {
         match self.kind {
@@ -90,7 +104,7 @@ impl Plan {
     pub fn worker<'c>(
         &self,
         conn: &'c Connection,
-        queue: Option<Arc<FairQueue>>,
+        queue: Option<WriteLock>,
         id: usize,
     ) -> Result<Box<dyn Worker + 'c>> {
         let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(id as u64);
@@ -108,14 +122,19 @@ impl Plan {
         })
     }
 
-    /// Checks the database against the transactions (by label) that were committed since it was loaded or tidied.
-    pub fn check(&self, conn: &Connection, committed: &[u64]) -> Result<()> {
+    /// Checks the database against the transactions (by label) that were committed since it was loaded or tidied, and
+    /// against what they [moved](Worker::moved).
+    pub fn check(&self, conn: &Connection, committed: &[u64], moved: u64) -> Result<()> {
         match self.kind {
             Kind::Tpcc => tpcc::check(conn, self.scale, Some(committed))?,
             Kind::Insert => rows::check_count(conn, committed[0])?,
             Kind::Update => rows::check_sum(conn, self.rows, committed[0])?,
             Kind::Zipf => rows::check_sum(conn, self.rows, committed[1])?,
-            Kind::Read | Kind::Mixed => rows::check_sum(conn, self.rows, 0)?,
+            Kind::Read => rows::check_sum(conn, self.rows, 0)?,
+            Kind::Mixed => {
+                rows::check_sum(conn, self.rows, 0)?;
+                rows::check_moved(conn, self.rows, moved)?;
+            }
         }
         rows::check_structure(conn)
     }
@@ -129,7 +148,7 @@ mod tests {
     /// Every small workload runs in memory, and its check notices one row changed behind its back.
     #[test]
     fn checks_accept_the_run_and_refuse_a_tampered_table() {
-        for kind in ["insert", "update", "read", "zipf"] {
+        for kind in ["insert", "update", "read", "zipf", "mixed"] {
             let plan = Plan::new(&Compare::parsed(&["--rows", "500", "--workload", kind]).job);
             let conn = Connection::open_in_memory().expect("memory");
             plan.load(&conn).expect("load");
@@ -138,11 +157,30 @@ mod tests {
             for _ in 0..300 {
                 committed[worker.run_one().expect("transaction")] += 1;
             }
+            let moved = worker.moved();
             drop(worker);
-            plan.check(&conn, &committed).expect(kind);
-            let tamper = if kind == "insert" { "DELETE FROM t WHERE id=1" } else { "UPDATE t SET v=v+1 WHERE id=1" };
+            plan.check(&conn, &committed, moved).expect(kind);
+            let tamper = match kind {
+                "insert" => "DELETE FROM t WHERE id=1",
+                // One transfer is lost: no sum tells.
+                "mixed" => "UPDATE t SET v = v + iif(id = 1, 1, -1) WHERE id IN (1, 2)",
+                _ => "UPDATE t SET v=v+1 WHERE id=1",
+            };
             conn.execute(tamper, ()).expect("tamper");
-            assert!(plan.check(&conn, &committed).is_err(), "{kind}");
+            assert!(plan.check(&conn, &committed, moved).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_size_is_known_before_the_load() {
+        for args in [["--workload", "update", "--rows", "20000"], ["--workload", "tpcc", "--scale", "10"]] {
+            let plan = Plan::new(&Compare::parsed(&args).job);
+            let conn = Connection::open_in_memory().expect("memory");
+            plan.load(&conn).expect("load");
+            let size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+            let size: i64 = conn.query_row(size, (), |row| row.get(0)).expect("size");
+            let ratio = plan.bytes() as f64 / size as f64;
+            assert!((0.9..1.2).contains(&ratio), "{args:?}: {} for {size}", plan.bytes());
         }
     }
 
@@ -158,6 +196,6 @@ mod tests {
         }
         assert!(worker.tidy().expect("tidy"));
         drop(worker);
-        plan.check(&conn, &[0]).expect("empty");
+        plan.check(&conn, &[0], 0).expect("empty");
     }
 }

@@ -74,6 +74,119 @@ fn nvlite_has_figures_counts_and_ratios_on_both_media() {
     }
 }
 
+/// Like `figures`, with nvlite and on either medium.
+fn with_nvlite(medium: &str, args: &[&str]) -> Value {
+    let dir = tempfile::tempdir().expect("dir");
+    let json = dir.path().join("out.json");
+    let (place, file) = (dir.path().to_string_lossy(), json.to_string_lossy());
+    let place: &[&str] = if medium == "file" { &["--dir", &place] } else { &[] };
+    let small = ["compare", "--medium", medium, "--rounds", "2", "--warmup", "1", "--scale", "100", "--json", &file];
+    let output = bench(&[&small[..], place, args].concat());
+    assert!(output.status.success(), "{medium} {args:?}: {}", text(&output.stderr));
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("valid JSON");
+    for system in ["nvlite", "wal_full"] {
+        let rate = json["systems"][system]["throughput"].as_f64();
+        assert!(rate.expect("a rate") > 0.0, "{medium} {args:?}: {system}");
+    }
+    json
+}
+
+#[test]
+fn nvlite_runs_every_workload_with_several_threads() {
+    for medium in ["file", "ram"] {
+        for (workload, threads) in [("update", "3"), ("zipf", "2"), ("read", "2"), ("tpcc", "2")] {
+            let args = ["--slice-ms", "30", "--rows", "1000", "--workload", workload, "--threads", threads];
+            let json = with_nvlite(medium, &[&args[..], &["--peers", "wal_full"]].concat());
+            assert_eq!(json["benchmark"]["threads"].to_string(), threads);
+        }
+        let mixed = ["--slice-ms", "30", "--rows", "1000", "--workload", "mixed", "--peers", "wal_full"];
+        let json = with_nvlite(medium, &mixed);
+        for role in ["writer", "reader"] {
+            let rate = json["systems"]["nvlite"]["classes"][role]["throughput"].as_f64();
+            assert!(rate.expect("rate") > 0.0, "{medium} {role}");
+        }
+    }
+}
+
+/// So many rows that the table is emptied between the turns, and what is there at the end is what came after that.
+#[test]
+fn nvlite_inserts_into_a_table_that_is_emptied() {
+    for medium in ["file", "ram"] {
+        let emptied = ["30", "300", "3000", "30000"].iter().any(|length| {
+            let args = ["--slice-ms", length, "--rows", "100", "--workload", "insert", "--threads", "2"];
+            let json = with_nvlite(medium, &[&args[..], &["--peers", "wal_full"]].concat());
+            // More than twice the limit in two turns: more than the limit in one.
+            ["nvlite", "wal_full"].iter().all(|name| json["systems"][name]["transactions"].as_u64() > Some(200))
+        });
+        assert!(emptied, "{medium}: too few rows in a minute");
+    }
+}
+
+#[test]
+fn flushes_fences_and_logged_bytes_are_counted_for_all_that_have_them() {
+    let args = ["--slice-ms", "30", "--rows", "1000", "--workload", "update"];
+    let peers = ["--peers", "wal_full,wal_fair,wal_normal,memory"];
+    let json = with_nvlite("file", &[&args[..], &peers].concat());
+    let count = |system: &str, name: &str| json["systems"][system]["counts"][name].as_f64();
+    for system in ["nvlite", "wal_full", "wal_fair"] {
+        // One connection: no commit shares its flush.
+        assert!(count(system, "device_flushes") >= Some(1.0), "{system}: {:?}", count(system, "device_flushes"));
+    }
+    assert!(count("wal_normal", "device_flushes") < Some(1.0));
+    for system in ["wal_full", "wal_fair", "wal_normal"] {
+        // A frame is a page and its header.
+        assert!(count(system, "log_bytes_written") >= Some(4120.0), "{system}");
+    }
+    assert!(count("nvlite", "log_bytes_written") >= count("nvlite", "bytes_logged"), "with what fills up its blocks");
+    assert!(count("nvlite", "bytes_logged") > Some(0.0));
+    assert_eq!((count("memory", "device_flushes"), count("memory", "log_bytes_written")), (None, None));
+    let json = with_nvlite("ram", &[&args[..], &["--peers", "wal_full"]].concat());
+    let counts = &json["systems"]["nvlite"]["counts"];
+    assert!(counts["fences"].as_f64() >= Some(1.0) && counts["log_bytes_written"].as_f64() >= Some(64.0), "{counts}");
+    assert!(json["ratios"]["nvlite/wal_full"]["wall_settled"]["median"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn the_table_has_a_column_for_each_of_these_counts() {
+    let dir = tempfile::tempdir().expect("dir");
+    let place = dir.path().to_string_lossy();
+    let small = ["compare", "--medium", "file", "--dir", &place, "--rounds", "2", "--slice-ms", "30", "--scale", "100"];
+    let output = bench(&[&small[..], &["--peers", "wal_full"]].concat());
+    let table = text(&output.stdout);
+    for title in ["new orders/s", "flushes/tx", "fences/tx", "log B/tx", "Busy after a turn", "Wall clock with it"] {
+        assert!(table.contains(title), "no {title} in\n{table}");
+    }
+    assert!(!table.contains("per transaction: device_flushes"), "twice in\n{table}");
+}
+
+/// A system that lost something has no score, whoever it is and however fast.
+#[test]
+fn an_inconsistent_database_gives_status_one_and_no_score() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (place, json) = (dir.path().to_string_lossy(), dir.path().join("out.json"));
+    let file = json.to_string_lossy();
+    let small = ["compare", "--medium", "file", "--dir", &place, "--rounds", "2", "--warmup", "1", "--slice-ms", "30"];
+    let more = "UPDATE t SET v = v + 1 WHERE id = 7";
+    let transfer = "UPDATE t SET v = v + iif(id = 7, 1, -1) WHERE id IN (7, 8)";
+    let cases: [(&str, &str, &[&str]); 6] = [
+        ("update", more, &[]),
+        ("zipf", more, &["--peers-only"]),
+        ("read", more, &[]),
+        ("mixed", transfer, &[]),
+        ("insert", "DELETE FROM t WHERE id = 1", &["--peers-only"]),
+        ("tpcc", "DELETE FROM order_line WHERE ol_number = 1 AND ol_o_id = 3", &[]),
+    ];
+    for (workload, sql, more) in cases {
+        let args = ["--scale", "100", "--rows", "1000", "--peers", "wal_full", "--json", &file, "--tamper", sql];
+        let output = bench(&[&small[..], &args, &["--workload", workload], more].concat());
+        let (said, system) = (text(&output.stderr), if more.is_empty() { "nvlite" } else { "wal_full" });
+        assert_eq!(output.status.code(), Some(1), "{workload}: {said}");
+        assert!(said.contains(system) && said.contains("inconsistent database"), "{workload}: {said}");
+        assert_eq!(text(&output.stdout), "", "{workload}: a score");
+        assert!(!json.exists(), "{workload}: figures");
+    }
+}
+
 #[test]
 fn four_threads_share_wal_and_memdb() {
     let dir = tempfile::tempdir().expect("dir");
@@ -104,11 +217,12 @@ fn every_other_workload_runs() {
 
 #[test]
 fn wrong_requests_are_refused_with_status_two_and_a_reason() {
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["compare", "--threads", "2", "--peers", "memory"], "memdb"),
         (&["compare", "--peers", "mysql"], "possible values"),
         (&["compare", "--peers", "wal_full", "--peers-only", "--medium", "ram", "--dir", "/proc"], "tmpfs"),
         (&["compare", "--seconds", "0"], "--seconds"),
+        (&["compare", "--workload", "update", "--rows", "4000000000"], "--dir"),
     ];
     for (args, reason) in cases {
         let output = bench(args);

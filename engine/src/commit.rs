@@ -146,7 +146,9 @@ impl Engine {
             );
             match &self.region {
                 Region::Pmem(pmem) => {
-                    pmem.stream(Site::CommitRecord, self.layout.slot_at(at), packer.part_in_lines(usize::from(i)));
+                    let lines = packer.part_in_lines(usize::from(i));
+                    pmem.stream(Site::CommitRecord, self.layout.slot_at(at), lines);
+                    count(&head.counters.log_bytes_written, lines.len() as u64);
                 }
                 Region::Disk(_) => self.shared.segment.copy_in(self.mirror_at(at), part),
             }

@@ -10,7 +10,7 @@ use crate::format::{FormatError, mark};
 use crate::medium::{BaseFile, BaseOpener, Disk, Pmem, Site};
 use crate::pages::Pages;
 use crate::pages::virt::{Place, Virt};
-use crate::shared::{Shared, count};
+use crate::shared::{Shared, count, tally};
 use crate::shm::{ForkGuard, Hold, Liveness, PinAt, Pinned, SlotNo};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -332,6 +332,8 @@ impl Engine {
         next.sequence = next.sequence.max(head.superblock_sequence.load(Ordering::Relaxed)) + 1;
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
         self.region.write_superblock(&next)?;
+        let counters = &head.counters;
+        tally(if self.mapped() { &counters.fences } else { &counters.syncs }, 1);
         *held = next;
         Ok(())
     }

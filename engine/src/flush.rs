@@ -187,6 +187,7 @@ impl Engine {
             buffer.resize(n as usize * SLOT, 0);
             self.shared.segment.copy_out(self.mirror_at(at), &mut buffer);
             disk.write_at(self.layout.slot_at(at), &buffer)?;
+            tally(&self.shared.head().counters.log_bytes_written, buffer.len() as u64);
             at += n;
         }
         Ok(())
@@ -204,6 +205,7 @@ impl Engine {
             .max(end.saturating_sub(done))
             .min(self.layout.ring_slots - done);
         disk.write_at(self.layout.slot_at(done), &vec![0; n as usize * SLOT])?;
+        tally(&head.counters.log_bytes_written, n * SLOT as u64);
         head.zeroed.store(done + n, Ordering::Relaxed);
         Ok(())
     }

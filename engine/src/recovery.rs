@@ -156,6 +156,11 @@ pub fn believed(pages: &Pages, low_water: Jci) -> HashMap<PageNo, (BlockNo, Jci)
 /// Of the media; `Corrupt`.
 pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &dyn BaseFile) -> Result<Superblock> {
     let log = read_log(region, superblock)?;
+    if superblock.page_size == 0 && log.end != Jci::ZERO {
+        // the page size is durable before the first commit is
+        let detail = format!("it knows no page size, but there are commits up to {}", log.end);
+        return Err(Error::corrupt(region.path(), "superblock", detail));
+    }
     if let Region::Disk(disk) = region
         && !log.commits.is_empty()
     {

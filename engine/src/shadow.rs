@@ -125,8 +125,10 @@ impl Engine {
         self.pages.reserve_virts(2 * n + 64)
     }
 
-    /// Fixes the page size of a database that had none: durable before anything depends on it.
+    /// Fixes the page size of a database that had none: durable before anything depends on it, in both copies of the
+    /// superblock. One that does not know it is of no use when the other is damaged.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        self.update_superblock(|s| s.page_size = page_size)?;
         self.update_superblock(|s| s.page_size = page_size)?;
         self.pages.fix_page_size(page_size)
     }

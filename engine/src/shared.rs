@@ -43,6 +43,7 @@ pub struct Counters {
     pub syncs: AtomicU64,
     pub lines_flushed: AtomicU64,
     pub bytes_logged: AtomicU64,
+    pub log_bytes_written: AtomicU64,
     pub pages_in_place: AtomicU64,
     pub pages_copied: AtomicU64,
     pub shadow_blocks: AtomicU64,

@@ -53,6 +53,7 @@ impl Engine {
             ("flushes", read(&c.fences) + read(&c.syncs)),
             ("lines_flushed", read(&c.lines_flushed)),
             ("bytes_logged", read(&c.bytes_logged)),
+            ("log_bytes_written", read(&c.log_bytes_written)),
             ("pages_in_place", read(&c.pages_in_place)),
             ("pages_copied", read(&c.pages_copied)),
             ("shadow_blocks", read(&c.shadow_blocks)),

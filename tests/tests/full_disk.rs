@@ -64,11 +64,45 @@ fn count(db: &Connection) -> i64 {
     db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).expect("reads on a full disk")
 }
 
+/// What the kernel says of a full file system, and of a full quota of one.
+const NO_ROOM: &[&str] = &["no space left on device", "cannot allocate memory"];
+
+/// Steps after the first that went through, which must go through, too.
+const BEYOND: u32 = 8;
+
+/// The error of a full disk: SQLite's text says what, the log says which file and why. Answers file and operation.
+fn told_of_no_room(error: &rusqlite::Error, path: &Path, context: &str) -> String {
+    assert!(error.to_string().contains("full"), "{context}: {error}");
+    log::told(path, NO_ROOM).unwrap_or_else(|said| panic!("{context}: {said}"));
+    // "nvlite: FILE: no room for OPERATION: CAUSE", with the database before FILE if its name does not tell
+    let lines = log::lines(&path.display().to_string());
+    let mut told = lines.iter().filter(|line| line.contains(": no room for ") || line.contains(": no space"));
+    let last = told.next_back().unwrap_or_else(|| panic!("{context}: {lines:?}"));
+    let (files, rest) = last.split_once(": no room for ").expect("just found");
+    let file = files.rsplit(' ').next().unwrap_or(files);
+    let base = path.display().to_string();
+    assert!(file.starts_with(&base) || file.contains("/nvlite-"), "{context}: the log names no file of ours: {last}");
+    let short = file.strip_prefix(&base).map_or("mapping".to_owned(), |side| format!("base{side}"));
+    format!("{short}: {}", rest.split(':').next().unwrap_or(rest))
+}
+
+/// How often each file and operation was the one that met the end of the room.
+#[derive(Default)]
+struct Met(std::collections::BTreeMap<String, u32>);
+
+impl Met {
+    fn note(&mut self, what: String) {
+        *self.0.entry(what).or_default() += 1;
+    }
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_nothing_more() {
     log::listen();
     for system in System::NVLITE {
-        for left in [0, 4, 8, 16, 32, 64, 128, 256, 512] {
+        let mut met = Met::default();
+        // What is there when the disk fills is allocated in larger pieces than this, but written in pieces of this.
+        for left in (0..512).step_by(4).chain((512..=1536).step_by(64)) {
             let Some(mount) = Mount::new(12 << 10) else { return };
             let context = format!("{system:?}, {left} KiB left");
             let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
@@ -85,6 +119,7 @@ fn a_full_disk_is_an_error_and_nothing_more() {
                 assert!(rows < 10_000, "{context}: the disk never fills");
             };
             assert_eq!(failed.sqlite_error_code(), Some(ErrorCode::DiskFull), "{context}: {failed}");
+            met.note(told_of_no_room(&failed, &path, &context));
             assert_eq!(count(&db), rows, "{context}: what was committed is there, what failed is not");
             assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
             // Closed while there is no room, and opened again.
@@ -99,6 +134,57 @@ fn a_full_disk_is_an_error_and_nothing_more() {
             drop(db);
             assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}: {:?}", told());
         }
+        println!("{system:?}: {:?}", met.0);
+    }
+}
+
+#[test]
+fn a_full_disk_in_a_large_transaction_is_an_error_and_nothing_more() {
+    log::listen();
+    for system in System::NVLITE {
+        let (mut met, mut done) = (Met::default(), 0);
+        for left in (0..8192).step_by(16) {
+            let Some(mount) = Mount::new(16 << 10) else { return };
+            let context = format!("{system:?}, {left} KiB left");
+            let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
+            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: {e}"));
+            db.execute_batch("PRAGMA cache_size=20; CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("there is room");
+            insert(&db, 10).expect("there is room");
+            fill(&filler, left << 10);
+            // Larger than the fast tier, and than SQLite's cache: through shadow blocks of the cold file.
+            let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                         INSERT INTO t(b) SELECT randomblob(3900) FROM n";
+            let rows = match db.execute_batch(large) {
+                Ok(()) => {
+                    done += 1;
+                    501
+                }
+                Err(failed) => {
+                    assert_eq!(failed.sqlite_error_code(), Some(ErrorCode::DiskFull), "{context}: {failed}");
+                    assert_eq!(done, 0, "{context}: with less room it went through");
+                    met.note(told_of_no_room(&failed, &path, &context));
+                    1
+                }
+            };
+            assert_eq!(count(&db), rows, "{context}: all of it or nothing");
+            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
+            assert!(db.close().is_ok(), "{context}: closing");
+            make_room(&filler);
+            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: reopen: {e}"));
+            assert_eq!(count(&db), rows, "{context}: after a close on a full disk");
+            let told = || log::lines(&path.display().to_string());
+            db.execute_batch(large).unwrap_or_else(|e| panic!("{context}: with room again: {e} {:?}", told()));
+            drop(db);
+            assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}: {:?}", told());
+            if done == BEYOND {
+                break;
+            }
+        }
+        println!("{system:?}: {:?}, {done} went through", met.0);
+        assert!(
+            done == BEYOND && !met.0.is_empty(),
+            "{system:?}: the steps do not reach from one outcome to the other"
+        );
     }
 }
 
@@ -106,22 +192,46 @@ fn a_full_disk_is_an_error_and_nothing_more() {
 fn an_open_on_a_full_disk_is_an_error() {
     log::listen();
     for system in System::NVLITE {
-        let Some(mount) = Mount::new(8 << 10) else { return };
-        let path = mount.dir.path().join("full.db");
-        let stock = Connection::open(&path).expect("creates");
-        stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
-        drop(stock);
-        let filler = mount.dir.path().join("filler");
-        fill(&filler, 0);
-        let said = system.open_with(&path, 100, "&region=1MiB").and_then(|db| insert(&db, 10));
-        let code = said.expect_err("there is no room for a region").sqlite_error_code();
-        assert!(matches!(code, Some(ErrorCode::DiskFull | ErrorCode::CannotOpen)), "{system:?}: {code:?}");
-        make_room(&filler);
-        let db = system.open_with(&path, 100, "&region=1MiB").expect("opens with room");
-        insert(&db, 10).unwrap_or_else(|e| {
-            panic!("{system:?}: with room again: {e} {:?}", log::lines(&path.display().to_string()))
-        });
-        assert_eq!(count(&db), 2, "{system:?}");
+        let (mut met, mut done) = (Met::default(), 0);
+        for left in (0..4096).step_by(4) {
+            let Some(mount) = Mount::new(8 << 10) else { return };
+            let context = format!("{system:?}, {left} KiB left");
+            let path = mount.dir.path().join("full.db");
+            let stock = Connection::open(&path).expect("creates");
+            stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
+            drop(stock);
+            let filler = mount.dir.path().join("filler");
+            fill(&filler, left << 10);
+            let opened = system.open_with(&path, 100, "&region=1MiB");
+            let rows = match opened.and_then(|db| insert(&db, 10)) {
+                Ok(()) => {
+                    done += 1;
+                    2
+                }
+                Err(failed) => {
+                    let code = failed.sqlite_error_code();
+                    assert_eq!(code, Some(ErrorCode::DiskFull), "{context}: {failed}");
+                    assert_eq!(done, 0, "{context}: with less room it went through");
+                    met.note(told_of_no_room(&failed, &path, &context));
+                    1
+                }
+            };
+            make_room(&filler);
+            let db = system.open_with(&path, 100, "&region=1MiB").expect("opens with room");
+            assert_eq!(count(&db), rows, "{context}");
+            insert(&db, 10).unwrap_or_else(|e| {
+                panic!("{context}: with room again: {e} {:?}", log::lines(&path.display().to_string()))
+            });
+            assert_eq!(count(&db), rows + 1, "{context}");
+            if done == BEYOND {
+                break;
+            }
+        }
+        println!("{system:?}: {:?}, {done} went through", met.0);
+        assert!(
+            done == BEYOND && !met.0.is_empty(),
+            "{system:?}: the steps do not reach from one outcome to the other"
+        );
     }
 }
 
@@ -144,15 +254,14 @@ fn child(role: &str, path: &Path, system: System) -> i32 {
         }
         Ok(())
     };
-    match work().map_err(|e| (e.sqlite_error_code(), e.to_string())) {
-        Ok(()) => 0,
-        Err((Some(ErrorCode::DiskFull), _)) => 13,
-        Err((Some(ErrorCode::CannotOpen), _)) => 14,
-        Err((Some(ErrorCode::ReadOnly), _)) => 8,
-        Err((code, text)) => {
-            eprintln!("{code:?} {text} {:?}", log::lines("nvlite"));
-            1
-        }
+    let Err(error) = work() else { return 0 };
+    eprintln!("errmsg: {error}");
+    log::lines("").iter().for_each(|line| eprintln!("log: {line}"));
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => 13,
+        Some(ErrorCode::CannotOpen) => 14,
+        Some(ErrorCode::ReadOnly) => 8,
+        _ => 1,
     }
 }
 
@@ -166,7 +275,9 @@ fn in_a_child() {
     std::process::exit(100 + child(&role, Path::new(&path), system));
 }
 
-fn in_child(role: &str, path: &Path, system: System, limit: u64) -> i32 {
+/// Runs the role in a child. It must end with one of `codes`, whose text SQLite must tell, and have logged a line that names
+/// a file of the database and one of `causes`.
+fn in_child(role: &str, path: &Path, system: System, limit: u64, codes: &[(i32, &str)], causes: &[&str]) -> String {
     let output = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "in_a_child", "--nocapture"])
         .env("NVLITE_TEST_ROLE", role)
@@ -175,11 +286,18 @@ fn in_child(role: &str, path: &Path, system: System, limit: u64) -> i32 {
         .env("NVLITE_TEST_LIMIT", limit.to_string())
         .output()
         .expect("a child");
-    assert_eq!(output.status.signal(), None, "{role}, {system:?}, {limit}: a signal");
-    let code = output.status.code().unwrap_or(0) - 100;
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(code > 1, "{role}, {system:?}, {limit}: {code}: {said}");
-    code
+    let context = format!("{role}, {system:?}, {limit}: {said}");
+    assert_eq!(output.status.signal(), None, "a signal: {context}");
+    let code = output.status.code().unwrap_or(0) - 100;
+    let Some((_, text)) = codes.iter().find(|(wanted, _)| *wanted == code) else { panic!("code {code}: {context}") };
+    let texts = said.lines().find(|line| line.starts_with("errmsg: ") && line.contains(text));
+    assert!(texts.is_some(), "the text is not \"{text}\": {context}");
+    let file = path.display().to_string();
+    let ours = |line: &&str| line.starts_with("log: ") && line.contains(" nvlite: ") && line.contains(&file);
+    let names = |line: &&str| causes.iter().any(|cause| line.to_lowercase().contains(cause));
+    let told = said.lines().filter(ours).find(names);
+    told.unwrap_or_else(|| panic!("nothing about {file} with {causes:?}: {context}")).to_owned()
 }
 
 #[test]
@@ -192,8 +310,9 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
             let db = system.open(&path, 100).expect("opens");
             db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("creates");
             drop(db);
-            let code = in_child("limit", &path, system, kib << 10);
-            assert!([13, 14].contains(&code), "{system:?}, {kib} KiB: {code}");
+            let codes = [(13, "full"), (14, "unable to open")];
+            let told = in_child("limit", &path, system, kib << 10, &codes, &["rlimit_fsize", "file too large"]);
+            println!("{system:?}, {kib} KiB: {told}");
             let db =
                 system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{system:?}, {kib} KiB: {e}"));
             assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{system:?}, {kib} KiB");
@@ -219,8 +338,9 @@ fn a_directory_that_is_not_writable_is_an_error() {
             let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
             set(&path, file_mode);
             set(path.parent().expect("a directory"), dir_mode);
-            let code = in_child("nobody", &path, system, 0);
-            assert!([8, 14].contains(&code), "{system:?}, {dir_mode:o}, {file_mode:o}: {code}");
+            let codes = [(8, "readonly"), (14, "unable to open")];
+            let told = in_child("nobody", &path, system, 0, &codes, &["permission denied", "read-only"]);
+            println!("{system:?}, {dir_mode:o}, {file_mode:o}: {told}");
             assert_eq!(scratch.names(), ["others.db"], "{system:?}: nothing is left behind");
             assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"));
         }

@@ -1,7 +1,7 @@
 //! A process that is killed in the middle of a commit leaves locks, half-built journals and half-stored pages in the shared
 //! mapping. Here writers and readers of one bank, each a process, are killed at random moments; those that live on must get
 //! on with it, and what is found afterwards must contain every acknowledged transaction, none in part, and nothing else.
-//! `NVLITE_KILL_ROUNDS` asks for more rounds than the default, `NVLITE_KILL_SEED` for others.
+//! `NVLITE_KILL_ROUNDS` asks for a number of rounds, done whatever time they take, `NVLITE_KILL_SEED` for others.
 
 #![allow(clippy::panic)]
 
@@ -17,9 +17,13 @@ use std::time::{Duration, Instant};
 
 /// Nobody may be silent for so long: then something hangs. Generous, for slow and busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Rounds that are done however slow the machine is.
+const LEAST: u64 = 20;
+/// Rounds with one database.
+const ROUNDS_OF_A_GROUND: u64 = 25;
 
-fn asked(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+fn asked(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|e| panic!("{name}={value}: {e}")))
 }
 
 /// A worker process, and what it has said.
@@ -107,11 +111,20 @@ impl Drop for Worker {
     }
 }
 
+/// A worker that is dead, and what it was told and tried until then.
+struct Dead {
+    owner: i64,
+    acknowledged: Vec<i64>,
+    tried: i64,
+}
+
 /// A database that is worked on over many rounds.
 struct Ground {
     system: System,
     path: PathBuf,
     scratch: Scratch,
+    /// All that ever worked here: what one of them was told must outlast every later recovery, too.
+    dead: Vec<Dead>,
     next_owner: i64,
     seed: u64,
     drawn: u64,
@@ -122,7 +135,7 @@ impl Ground {
         let scratch = system.scratch();
         let path = scratch.path("bank.db");
         bank::found(&mut system.open(&path, 1000).expect("opens")).expect("founds the bank");
-        Ground { system, path, scratch, next_owner: 0, seed, drawn: 0 }
+        Ground { system, path, scratch, dead: Vec::new(), next_owner: 0, seed, drawn: 0 }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -135,12 +148,25 @@ impl Ground {
         Worker::start(self.system, &self.path, self.next_owner, role, self.seed)
     }
 
-    /// Acknowledged transactions are there, and each is whole.
-    fn check(&self, dead: &[Worker], round: u64) {
+    /// Its workers are dead, and what they were told counts from now on.
+    fn bury(&mut self, workers: Vec<Worker>) {
+        for mut worker in workers {
+            let acknowledged = std::mem::take(&mut worker.acknowledged);
+            self.dead.push(Dead { owner: worker.owner, acknowledged, tried: worker.tried });
+        }
+    }
+
+    /// Transactions that were acknowledged.
+    fn acknowledged(&self) -> usize {
+        self.dead.iter().map(|worker| worker.acknowledged.len()).sum()
+    }
+
+    /// Acknowledged transactions are there, those of rounds that were not checked too, and each is whole.
+    fn check(&self, round: u64) {
         let context = format!("{:?}, seed {}, round {round}", self.system, self.seed);
         let mut db = self.system.open(&self.path, 60_000).unwrap_or_else(|e| panic!("{context}: reopen: {e}"));
         bank::audit(&mut db, &[]).unwrap_or_else(|e| panic!("{context}: {e}"));
-        for worker in dead {
+        for worker in &self.dead {
             let serials = bank::serials(&db, worker.owner).unwrap_or_else(|e| panic!("{context}: {e}"));
             for serial in &worker.acknowledged {
                 assert_eq!(serials.get(serial), Some(&PARTS), "{context}: owner {} serial {serial}", worker.owner);
@@ -149,6 +175,13 @@ impl Ground {
             assert!(most <= worker.tried, "{context}: serial {most} was never tried");
         }
         assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
+    }
+
+    /// The end of its rounds: once more all that was acknowledged, and a clean close leaves a stock file.
+    fn leave(&self, round: u64) {
+        self.check(round);
+        let names = self.scratch.names();
+        assert_eq!(stock_integrity(&self.path).as_deref(), Ok("ok"), "{:?}, round {round}: {names:?}", self.system);
     }
 
     /// Starts a crowd, kills some of it, waits for the others to get on, and at the end kills all at once.
@@ -173,32 +206,36 @@ impl Ground {
         crowd.iter_mut().for_each(|worker| worker.child.kill().expect("SIGKILL"));
         crowd.iter_mut().for_each(Worker::kill);
         dead.extend(crowd);
+        self.bury(dead);
         // Sometimes the next crowd is the one that recovers.
         if self.below(3) > 0 {
-            self.check(&dead, round);
+            self.check(round);
         }
         deaths
     }
 }
 
 fn rounds(system: System) {
-    let seed = asked("NVLITE_KILL_SEED", 1);
-    let (rounds, budget) = (asked("NVLITE_KILL_ROUNDS", 100), Duration::from_secs(asked("NVLITE_KILL_SECONDS", 30)));
+    let (seed, exactly) = (asked("NVLITE_KILL_SEED").unwrap_or(1), asked("NVLITE_KILL_ROUNDS"));
+    let (rounds, budget) = (exactly.unwrap_or(100), Duration::from_secs(asked("NVLITE_KILL_SECONDS").unwrap_or(30)));
     let begun = Instant::now();
     let mut ground = Ground::new(system, seed);
-    let (mut done, mut deaths) = (0, 0);
+    let (mut done, mut deaths, mut acknowledged) = (0, 0, 0);
     // The default is what a machine does in the given time; an asked number is done whatever it takes.
-    while done < rounds && (std::env::var_os("NVLITE_KILL_ROUNDS").is_some() || begun.elapsed() < budget) {
+    while done < rounds && (exactly.is_some() || done < LEAST || begun.elapsed() < budget) {
         deaths += ground.round(done);
         done += 1;
-        if done.is_multiple_of(25) {
-            ground.check(&[], done);
+        if done.is_multiple_of(ROUNDS_OF_A_GROUND) {
+            ground.leave(done);
+            acknowledged += ground.acknowledged();
             ground = Ground::new(system, mix(seed, done));
         }
     }
-    ground.check(&[], done);
-    assert_eq!(stock_integrity(&ground.path).as_deref(), Ok("ok"), "{:?}", ground.scratch.names());
-    println!("{system:?}: {done} rounds, {deaths} deaths, {:?}", begun.elapsed());
+    ground.leave(done);
+    acknowledged += ground.acknowledged();
+    assert!(done >= rounds.min(LEAST) && exactly.is_none_or(|exactly| done == exactly), "{system:?}: {done} rounds");
+    assert!(acknowledged > 0, "{system:?}: nothing was acknowledged in {done} rounds");
+    println!("{system:?}: {done} rounds, {deaths} deaths, {acknowledged} acknowledged, {:?}", begun.elapsed());
 }
 
 #[test]

@@ -13,8 +13,8 @@ pub use libsqlite3_sys::{
     SQLITE_LOCK_SHARED, SQLITE_MISUSE, SQLITE_NOMEM, SQLITE_NOTADB, SQLITE_NOTFOUND, SQLITE_OK,
     SQLITE_OK_LOAD_PERMANENTLY, SQLITE_OPEN_CREATE, SQLITE_OPEN_DELETEONCLOSE, SQLITE_OPEN_MAIN_DB,
     SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_MEMORY, SQLITE_OPEN_NOMUTEX, SQLITE_OPEN_READONLY, SQLITE_OPEN_READWRITE,
-    SQLITE_OPEN_WAL, SQLITE_READONLY, SQLITE_SYNC_NORMAL, SQLITE_TRANSIENT, SQLITE_UTF8, sqlite3, sqlite3_api_routines,
-    sqlite3_context, sqlite3_destructor_type, sqlite3_file, sqlite3_filename, sqlite3_index_info, sqlite3_int64,
-    sqlite3_io_methods, sqlite3_module, sqlite3_str, sqlite3_syscall_ptr, sqlite3_uint64, sqlite3_value, sqlite3_vfs,
-    sqlite3_vtab, sqlite3_vtab_cursor,
+    SQLITE_OPEN_WAL, SQLITE_READONLY, SQLITE_SYNC_NORMAL, SQLITE_TRANSIENT, SQLITE_UTF8, SQLITE_WARNING, sqlite3,
+    sqlite3_api_routines, sqlite3_context, sqlite3_destructor_type, sqlite3_file, sqlite3_filename, sqlite3_index_info,
+    sqlite3_int64, sqlite3_io_methods, sqlite3_module, sqlite3_str, sqlite3_syscall_ptr, sqlite3_uint64, sqlite3_value,
+    sqlite3_vfs, sqlite3_vtab, sqlite3_vtab_cursor,
 };

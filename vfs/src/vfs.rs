@@ -164,6 +164,11 @@ unsafe fn open_main(
         };
         if stock {
             names::stock_seen();
+            if flags & SQLITE_OPEN_READWRITE != 0 && granted & SQLITE_OPEN_READONLY != 0 {
+                // SQLite goes on in silence, and its error at the first write names neither the file nor this.
+                let text = format!("nvlite: {}: opened read-only: this process may not write it", path.display());
+                instance.api.write_log(SQLITE_WARNING, &text);
+            }
             // SAFETY: `out` is null or SQLite's.
             if let Some(out) = unsafe { out.as_mut() } {
                 *out = granted;

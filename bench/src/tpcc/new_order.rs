@@ -1,6 +1,6 @@
 //! New-Order (clause 2.4): a basket of 5 to 15 items, one order in a hundred ends with an unused item and rolls back.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::random::Random;
 use super::statements::Statements;
@@ -55,31 +55,38 @@ impl NewOrder {
         sql.new_order_add.execute((w, d, order))?;
         let mut total = 0;
         for (number, line) in (1..).zip(&self.lines) {
-            let price: Option<i64> = sql.item_get.query_row((line.item,), |row| row.get(0)).optional()?;
-            let Some(price) = price else { return Ok(End::Rollback(false)) };
+            let item = sql.item_get.query_row((line.item,), |row| {
+                std::hint::black_box(row.get_ref(1)?);
+                Ok((row.get::<_, i64>(0)?, is_original(row, 2)?))
+            });
+            let Some((price, original)) = item.optional()? else { return Ok(End::Rollback(false)) };
             let amount = price * line.quantity;
-            self.take(sql, order, number, line, amount)?;
+            let brand = self.take(sql, order, number, line, amount)? && original;
+            std::hint::black_box(if brand { 'B' } else { 'G' });
             total += amount;
         }
         std::hint::black_box(total * (10_000 - discount) * (10_000 + warehouse_tax + district_tax));
         Ok(End::Commit(true))
     }
 
-    /// Takes one line's quantity from the stock, and enters the line.
-    fn take(&self, sql: &mut Statements, order: u32, number: u32, line: &Line, amount: i64) -> rusqlite::Result<()> {
+    /// Takes one line's quantity from the stock, and enters the line. Tells whether the stock's data is original.
+    fn take(&self, sql: &mut Statements, order: u32, number: u32, line: &Line, amount: i64) -> rusqlite::Result<bool> {
         let (w, d) = (self.warehouse, self.district);
         let stock = &mut sql.stock_get[d as usize - 1];
-        let (quantity, text): (i64, String) = stock.query_row((line.supplier, line.item), |row| {
-            std::hint::black_box(row.get_ref(1)?);
-            Ok((row.get(0)?, row.get(2)?))
-        })?;
+        let (quantity, original, text): (i64, bool, String) =
+            stock.query_row((line.supplier, line.item), |row| Ok((row.get(0)?, is_original(row, 1)?, row.get(2)?)))?;
         let left = if quantity >= line.quantity + 10 { quantity } else { quantity + 91 } - line.quantity;
         let remote = line.supplier != w;
         sql.stock_take.execute((line.supplier, line.item, left, line.quantity, remote))?;
         let row = params![w, d, order, number, line.item, line.supplier, line.quantity, amount, text];
         sql.line_add.execute(row)?;
-        Ok(())
+        Ok(original)
     }
+}
+
+/// Clause 2.4.2.2: an item is a brand's if the data of both item and stock include this.
+fn is_original(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
+    Ok(row.get_ref(column)?.as_str()?.contains("ORIGINAL"))
 }
 
 /// The home warehouse, but another in one line of a hundred.

@@ -1,6 +1,5 @@
 //! A terminal: deals transactions from its deck and runs them on its connection.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
@@ -12,8 +11,7 @@ use super::random::{Deck, Profile, Random};
 use super::statements::Statements;
 use super::{DISTRICTS, Scale};
 use crate::error::{Context, Result};
-use crate::queue::FairQueue;
-use crate::session::{End, Session};
+use crate::session::{End, Session, WriteLock};
 use crate::workloads::Worker;
 
 /// What is told apart in the figures; the index is what a transaction returns.
@@ -35,13 +33,7 @@ pub struct Terminal<'c> {
 
 impl<'c> Terminal<'c> {
     /// Terminal number `id`; terminals are spread over warehouses first, then over districts.
-    pub fn new(
-        conn: &'c Connection,
-        queue: Option<Arc<FairQueue>>,
-        scale: Scale,
-        id: usize,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, scale: Scale, id: usize, seed: u64) -> Result<Self> {
         let id = u32::try_from(id).unwrap_or(u32::MAX);
         let mut random = Random::new(seed);
         let deck = Deck::new(&mut random);

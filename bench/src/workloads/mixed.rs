@@ -1,15 +1,12 @@
 //! One writer at full speed beside readers that scan ranges. The writer moves one unit between two rows of a block of
 //! a hundred; a reader adds up a block, and the sum never changes for whoever sees a whole transaction or none of it.
 
-use std::sync::Arc;
-
 use rusqlite::{Connection, Statement};
 
 use super::Worker;
-use super::rows::START;
+use super::rows::{START, weight};
 use crate::error::{Context, Error, Result};
-use crate::queue::FairQueue;
-use crate::session::{End, Session};
+use crate::session::{End, Session, WriteLock};
 use crate::tpcc::random::Random;
 
 const BLOCK: u32 = 100;
@@ -20,6 +17,7 @@ pub struct Writer<'c> {
     add: Statement<'c>,
     blocks: u32,
     random: Random,
+    moved: u64,
 }
 
 /// Adds up blocks.
@@ -32,9 +30,9 @@ pub struct Reader<'c> {
 
 impl<'c> Writer<'c> {
     /// On `conn`, whose table has `rows` rows.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>, rows: u32, seed: u64) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, rows: u32, seed: u64) -> Result<Self> {
         let add = conn.prepare("UPDATE t SET v = v + ?2 WHERE id = ?1").during("preparing")?;
-        Ok(Self { session: Session::new(conn, queue)?, add, blocks: rows / BLOCK, random: Random::new(seed) })
+        Ok(Self { session: Session::new(conn, queue)?, add, blocks: rows / BLOCK, random: Random::new(seed), moved: 0 })
     }
 }
 
@@ -47,7 +45,12 @@ impl Worker for Writer<'_> {
             self.add.execute((block + from, -1))?;
             self.add.execute((block + to, 1)).map(End::Commit)
         })?;
+        self.moved = self.moved.wrapping_add(weight(block + to)).wrapping_sub(weight(block + from));
         Ok(0)
+    }
+
+    fn moved(&self) -> u64 {
+        self.moved
     }
 }
 

@@ -7,8 +7,7 @@ use rusqlite::{Connection, Statement};
 use super::Worker;
 use super::rows::{PAD, START};
 use crate::error::{Context, Error, Result};
-use crate::queue::FairQueue;
-use crate::session::Session;
+use crate::session::{Session, WriteLock};
 use crate::tpcc::random::Random;
 use crate::zipf::Zipf;
 
@@ -51,7 +50,7 @@ pub struct Skewed<'c> {
 
 impl<'c> Insert<'c> {
     /// On `conn`; the table is emptied when it has more than `limit` rows.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>, limit: u32, seed: u64) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, limit: u32, seed: u64) -> Result<Self> {
         let insert = conn.prepare("INSERT INTO t(v, pad) VALUES(?1, ?2)").during("preparing")?;
         Ok(Self { conn, session: Session::new(conn, queue)?, insert, limit, random: Random::new(seed) })
     }
@@ -77,7 +76,7 @@ impl Worker for Insert<'_> {
 
 impl<'c> Update<'c> {
     /// On `conn`, whose table has `rows` rows.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>, rows: u32, seed: u64) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, rows: u32, seed: u64) -> Result<Self> {
         let update = conn.prepare(UPDATE).during("preparing")?;
         Ok(Self { session: Session::new(conn, queue)?, update, rows, random: Random::new(seed) })
     }
@@ -93,7 +92,7 @@ impl Worker for Update<'_> {
 
 impl<'c> Read<'c> {
     /// On `conn`, whose table has `rows` rows.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>, rows: u32, seed: u64) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, rows: u32, seed: u64) -> Result<Self> {
         let read = conn.prepare(READ).during("preparing")?;
         Ok(Self { session: Session::new(conn, queue)?, read, rows, random: Random::new(seed) })
     }
@@ -109,7 +108,7 @@ impl Worker for Read<'_> {
 
 impl<'c> Skewed<'c> {
     /// On `conn`, keys by `zipf`.
-    pub fn new(conn: &'c Connection, queue: Option<Arc<FairQueue>>, zipf: Arc<Zipf>, seed: u64) -> Result<Self> {
+    pub fn new(conn: &'c Connection, queue: Option<WriteLock>, zipf: Arc<Zipf>, seed: u64) -> Result<Self> {
         let read = conn.prepare(READ).during("preparing")?;
         let update = conn.prepare(UPDATE).during("preparing")?;
         Ok(Self { session: Session::new(conn, queue)?, read, update, zipf, random: Random::new(seed) })

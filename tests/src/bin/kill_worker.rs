@@ -1,4 +1,5 @@
-//! A process that works on the bank until it is killed: `kill_worker SYSTEM PATH OWNER write|read|hold SEED`.
+//! A process that works on the bank until it is killed: `kill_worker SYSTEM PATH OWNER found|write|read|hold SEED`, where
+//! `found` makes the bank before it writes.
 //!
 //! It says on its standard output what it was told, in lines that are written whole: `ready`; `try SERIAL` before and
 //! `ack SERIAL N` after each commit; `saw N` for each view; `BAD ...` for a view that cannot be. The parent reads the pipe after
@@ -35,10 +36,13 @@ fn main() {
 fn work(system: System, path: &Path, owner: i64, role: &str, seed: u64) -> rusqlite::Result<()> {
     let mut db = system.open(path, 60_000)?;
     db.execute_batch("PRAGMA cache_size=20")?;
+    if role == "found" {
+        bank::found(&mut db)?;
+    }
     bank::view(&mut db)?;
     say("ready");
     match role {
-        "write" => write(&mut db, owner, seed),
+        "found" | "write" => write(&mut db, owner, seed),
         "read" => read(&mut db),
         _ => hold(&db),
     }

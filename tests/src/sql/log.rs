@@ -2,6 +2,7 @@
 
 use rusqlite::ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -27,4 +28,17 @@ pub fn listen() {
 pub fn lines(text: &str) -> Vec<String> {
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     said.iter().filter(|line| line.contains(text)).cloned().collect()
+}
+
+/// That one line names a file whose path begins with `file` (so also its side files), and one of `causes`, in lower case.
+///
+/// # Errors
+/// What was said about that file instead.
+pub fn told(file: &Path, causes: &[&str]) -> Result<(), String> {
+    let file = file.display().to_string();
+    let about = lines(&file);
+    if about.iter().any(|line| causes.iter().any(|cause| line.to_lowercase().contains(cause))) {
+        return Ok(());
+    }
+    Err(format!("the log has none of {causes:?} about {file}: {about:?}"))
 }
