@@ -105,7 +105,7 @@ impl Engine {
         if gate {
             head.clock.close_gate(slots.holder(slot));
         }
-        prepared.pins.gather(&self.pages, slot, (!gate).then(|| head.clock.visible()));
+        prepared.pins.gather(&self.pages, Some(slot), (!gate).then(|| head.clock.visible()));
         self.apply_record(jci, &mut prepared.packer, &prepared.pins, gate, shadow);
         if prepared.shrinks {
             head.shrunk.store(jci.0, R);
@@ -212,7 +212,7 @@ impl Engine {
         }
         self.pages.rebuild(&keep);
         match record {
-            Some(parts) => self.finish(slot, jci, &parts)?,
+            Some(parts) => self.finish(jci, &parts)?,
             // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring
             None if pending => self.drop_pending()?,
             None => {}
@@ -245,7 +245,7 @@ impl Engine {
             .collect()
     }
 
-    fn finish(&self, slot: SlotNo, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
+    fn finish(&self, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
         let (head, page_size) = (self.shared.head(), self.pages.geo().arena.size());
         if let Region::Pmem(pmem) = &self.region {
             // its owner may have died before its fence
@@ -262,7 +262,8 @@ impl Engine {
         while self.pages.free_blocks() < pages && self.pages.grow()? {}
         let mut pins = Pins::default();
         let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
-        pins.gather(&self.pages, slot, visible);
+        // our own, too: we may be a reader who met a dead writer, and it does not move
+        pins.gather(&self.pages, None, visible);
         // a closed gate: the dead writer may have stored in place, and only what no pin saw; a copy is right as well
         let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
         let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };

@@ -2,7 +2,7 @@
 //! one that lives and goes on.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use nvlite_engine::{Durability::Full, MediumKind, Session};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Session, Store};
 use nvlite_tests::mortal::Mortal;
 use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{Rig, all_are, byte, commit, stat};
@@ -13,7 +13,22 @@ use std::time::Duration;
 
 /// A machine with commits 1 to 3 on it, on which a process died in front of operation `n` of commit 4. The other process,
 /// and whether one had to die.
-fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<nvlite_engine::Store>, bool) {
+fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<Store>, bool) {
+    let before = |byte, _: &mut Session, living: &Arc<Store>| {
+        if byte == 4 {
+            living.checkpoint().unwrap(); // what they stored is flushed, and need not be again
+        }
+    };
+    dies_in(n, before, |s| commit(s, 4, 2..=4, 4, Full).unwrap())
+}
+
+/// As [`dies_in_commit_4`], of which `last` does the work. `before` is called before each commit, with its number, the
+/// connection that makes it, and the process that lives.
+fn dies_in(
+    n: u64,
+    mut before: impl FnMut(u8, &mut Session, &Arc<Store>),
+    last: impl FnOnce(&mut Session) + Send + 'static,
+) -> (Rig, Processes, Arc<Store>, bool) {
     let rig = Rig::new(MediumKind::Dax);
     let processes = Processes::new(&rig).unwrap();
     let (mut mortal, living) = (None, processes.start(1, |region| region).unwrap());
@@ -23,15 +38,18 @@ fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<nvlite_engine::Store>, bool)
         nvlite_engine::Region::Pmem(memory)
     });
     let mut s = dying.unwrap().session().unwrap();
-    (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
-    living.checkpoint().unwrap(); // what they stored is flushed, and need not be again
+    for byte in 1..=3 {
+        before(byte, &mut s, &living);
+        commit(&mut s, 4, 2..=4, byte, Full).unwrap();
+    }
+    before(4, &mut s, &living);
     let (mortal, done) = (mortal.unwrap(), Arc::new(AtomicBool::new(false)));
     mortal.dies_after(n);
     let its = done.clone();
     // never joined: the dead stay where they are
     let keep = Arc::new(Mutex::new(None::<Session>));
     std::thread::spawn(move || {
-        commit(&mut s, 4, 2..=4, 4, Full).unwrap();
+        last(&mut s);
         its.store(true, Ordering::SeqCst);
         *keep.lock().unwrap() = Some(s);
         loop {
@@ -88,6 +106,35 @@ fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
         });
         let whole = told.recv_timeout(Duration::from_secs(10));
         assert_eq!(whole, Ok(true), "operation {n}: half of commit 4, or no end");
+        if !died {
+            return assert!(n > 5, "{n} operations");
+        }
+    }
+}
+
+/// A connection of `store` that reads from now on.
+fn reader(store: &Arc<Store>) -> Session {
+    let mut reader = store.session().unwrap();
+    reader.begin_read().unwrap();
+    reader
+}
+
+#[test]
+fn p13_a_pinned_reader_turned_writer_repairs_and_keeps_its_snapshot() {
+    // Failure: who repairs has read since before the dead writer's commit, and takes its own pin for one that moves with the
+    // commit, as a writer's does: the versions that it reads are pruned, or stored to.
+    for n in 0.. {
+        let mut old = None;
+        let before = |byte, _: &mut Session, living: &Arc<Store>| match byte {
+            3 => old = Some(reader(living)),
+            4 => _ = living.checkpoint().unwrap(),
+            _ => {}
+        };
+        let (_rig, _processes, store, died) = dies_in(n, before, |s| commit(s, 4, 2..=4, 4, Full).unwrap());
+        let mut s = old.unwrap();
+        assert!(matches!(s.begin_write(), Err(Error::BusySnapshot)), "operation {n}");
+        assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
+        assert!(all_are(&mut s, 2..=4, 2).unwrap(), "operation {n}: the snapshot changed");
         if !died {
             return assert!(n > 5, "{n} operations");
         }

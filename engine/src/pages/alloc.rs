@@ -36,14 +36,15 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Gathers the pins of all slots but one's own, and `visible` unless it moves with the commit, behind the gate.
-    pub fn gather(&mut self, pages: &Pages, except: crate::shm::SlotNo, visible: Option<Jci>) {
+    /// Gathers the pins of all slots, and `visible` unless it moves with the commit, behind the gate. `except` is the slot
+    /// whose pin moves with the commit, too.
+    pub fn gather(&mut self, pages: &Pages, except: Option<crate::shm::SlotNo>, visible: Option<Jci>) {
         if visible.is_some() {
             // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2);
             // closing the gate has such a fence of its own
             fence(Ordering::SeqCst);
         }
-        pages.shared.slots().pins_of_others(except, &mut self.pins);
+        pages.shared.slots().pins_but(except, &mut self.pins);
         self.pins.extend(visible.map(|v| v.0));
         self.pins.sort_unstable();
         self.pins.dedup();

@@ -62,7 +62,7 @@ impl Session {
         heads::reserve(&engine.shared, n)?;
         engine.pages.reserve_virts(2 * n + 64)?;
         let undisturbed = self.evictions == engine.evictions();
-        engine.reserve_for(self.slot, pages, &self.set, undisturbed, base)?;
+        engine.reserve_for(pages, &self.set, undisturbed, base)?;
         Ok(shadows)
     }
 

@@ -113,7 +113,7 @@ impl Session {
         } else {
             // by field, so that the write set stays free to be changed
             let (engine, base) = (self.store.engine(), self.base.as_deref().expect("opened by begin_read"));
-            let Some(block) = engine.bring_in_or_make_room(self.slot, page, &self.set, base)? else {
+            let Some(block) = engine.bring_in_or_make_room(page, &self.set, base)? else {
                 return self.put_shadow(page, content);
             };
             // the newest version is stable under the writer lock
@@ -140,7 +140,7 @@ impl Session {
         let (engine, base) = self.parts();
         let v = match self.set.get(page) {
             Some(Written::Shadow(v)) => v,
-            _ => engine.new_shadow(self.slot, page, &self.set, base)?,
+            _ => engine.new_shadow(page, &self.set, base)?,
         };
         engine.write_shadow(v, content)?;
         self.set.put_shadow(page, v);
