@@ -278,6 +278,8 @@ impl Engine {
             }
             apply.group(page, change);
         }
+        // it may have; to say so of one that did not only makes what an earlier one cut off wait for more readers
+        head.shrunk.store(jci.0, R);
         head.clock.publish(jci);
         if self.mapped() {
             head.clock.set_durable(jci);

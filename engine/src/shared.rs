@@ -109,7 +109,7 @@ pub struct Header {
     pub pending_jci: AtomicU64,
     pub pending_pos: AtomicU64,
     pub pending_parts: AtomicU64,
-    /// Last JCI that shrank the database.
+    /// Last JCI that shrank the database, or may have.
     pub shrunk: AtomicU64,
     pub blocks_present: AtomicU32,
     pub free_blocks: AtomicU32,
