@@ -193,9 +193,8 @@ impl Engine {
     }
 
     /// Under the writer lock, after its holder died: brings the lists in order, finishes or drops the commit in progress.
-    pub fn repair(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
-        let (head, slots) = (self.shared.head(), self.shared.slots());
-        let _ = base;
+    pub fn repair(&self) -> Result<()> {
+        let head = self.shared.head();
         head.maintenance.store(0, R);
         let jci = Jci(head.pending_jci.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
@@ -221,9 +220,7 @@ impl Engine {
         // nobody has slots that are not published: what the dead one took is finished or a hole
         head.published_pos.fetch_max(head.ring_head.load(Ordering::Acquire), Ordering::AcqRel);
         if head.clock.gate_owner().is_some() {
-            let pin = slots.get(slot).pin();
-            head.clock.open_gate_at(head.clock.published(), slots.get(slot));
-            pin.map_or_else(|| slots.get(slot).unpin(), |jci| slots.get(slot).set_pin(jci));
+            head.clock.open_gate_of_the_dead();
         }
         Ok(())
     }

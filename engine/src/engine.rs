@@ -207,7 +207,7 @@ impl Engine {
             Hold::HeldAfterDeath { dead } => {
                 tracing::warn!(?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
-                if let Err(error) = self.repair(slot, base) {
+                if let Err(error) = self.repair() {
                     head.writer.release(slots, slot);
                     return Err(self.shared.fail(&error));
                 }
