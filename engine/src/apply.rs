@@ -75,13 +75,34 @@ impl Apply<'_> {
         fetched || self.pins.within(virt.birth(), self.jci)
     }
 
+    /// The block of `virt`, if it may be stored to: it is this commit's own, or nobody sees it.
+    fn own_block(&self, virt: &Virt) -> Option<BlockNo> {
+        match virt.place() {
+            Place::Fast(b) if virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// Why a group of ranges cannot be applied, for who applies what another one reserved for.
+    pub fn lacks(&self, page: PageNo, fresh: bool) -> Option<&'static str> {
+        let newest = self.pages.newest(page).map(|(_, virt)| virt);
+        if newest.is_some_and(|virt| self.own_block(virt).is_some()) {
+            return None;
+        }
+        match newest.map(Virt::place) {
+            Some(Place::Fast(_)) => {}
+            _ if fresh => {}
+            _ => return Some("a page that it changes is not in the fast tier"),
+        }
+        (self.pages.free_blocks() == 0).then_some("no free block")
+    }
+
     /// The block to store into: the current one, cleared if `fresh`, or a copy.
     fn block_for(&self, page: PageNo, fresh: bool) -> BlockNo {
         let (pages, arena) = (self.pages, &self.pages.geo().arena);
         let newest = pages.newest(page);
         if let Some((_, virt)) = newest
-            && let Place::Fast(b) = virt.place()
-            && (virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)))
+            && let Some(b) = self.own_block(virt)
         {
             let dirty = virt.dirty.load(R);
             if dirty == 0 && self.pages.entry(b).is_none_or(|entry| entry.page != page) {
@@ -109,7 +130,8 @@ impl Apply<'_> {
         match newest.map(|(_, virt)| virt.place()) {
             Some(Place::Fast(old)) if !fresh => arena.copy(old, b),
             _ => {
-                debug_assert!(fresh, "prepare brought page {page} in");
+                // not for debugging only: the page would be zeros but for what this commit changes
+                assert!(fresh, "prepare brought page {page} in");
                 arena.zero(b);
             }
         }

@@ -266,11 +266,13 @@ impl Engine {
         let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };
         for (page, change) in changes {
             // a shadow block has its block already
-            if matches!(change, Change::Ranges { .. }) && (!in_place || fetches) && self.pages.free_blocks() == 0 {
+            if let Change::Ranges { fresh, .. } = change
+                && let Some(cause) = apply.lacks(page, fresh)
+            {
                 return Err(Error::Full {
                     path: self.region.path().to_owned(),
                     what: "the commit of a dead process",
-                    cause: "no free block".into(),
+                    cause: cause.into(),
                 });
             }
             apply.group(page, change);
