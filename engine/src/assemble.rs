@@ -297,7 +297,7 @@ impl Engine {
         let base = base.as_ref();
         let head = self.shared.head();
         self.shared.slots().reap_dead(&self.live);
-        if !self.hold(self.keeper, base)? {
+        if !self.hold(self.keeper)? {
             return Ok(false);
         }
         let result = self.write_all_home(base);
@@ -308,7 +308,7 @@ impl Engine {
 
     fn write_all_home(&self, base: &dyn BaseFile) -> Result<()> {
         let published = self.shared.published();
-        self.flush(self.keeper, published, base)?;
+        self.flush(self.keeper, published)?;
         let mut size = (0, 4096);
         if let Some(geo) = self.pages.geometry() {
             self.retire_now(base)?;

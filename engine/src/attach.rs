@@ -442,8 +442,7 @@ fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
     if engine.shared.check().is_err() {
         return Ok(false);
     }
-    let base = engine.base.open()?;
-    engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
+    engine.flush(engine.keeper, engine.shared.published())?;
     if !last {
         engine.shared.slots().release(engine.keeper);
         return Ok(false);

@@ -182,14 +182,14 @@ impl Engine {
     }
 
     /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
-    pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>, base: &dyn BaseFile) -> Result<Jci> {
+    pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>) -> Result<Jci> {
         let slots = self.shared.slots();
         let alive = |holder| slots.is_alive(holder, &self.live);
         loop {
             match self.shared.head().clock.pin(slots.get(slot), at, at_least, &alive) {
                 Pinned::At(jci) => return Ok(jci),
                 Pinned::OwnerDead(_) => {
-                    if self.hold(slot, base)? {
+                    if self.hold(slot)? {
                         self.shared.head().writer.release(slots, slot);
                     }
                     self.check()?;
@@ -199,7 +199,7 @@ impl Engine {
     }
 
     /// Takes the writer lock, repairing what a dead holder left (P13). False if it is busy.
-    pub fn hold(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+    pub fn hold(&self, slot: SlotNo) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         match head.writer.try_hold(slots, slot, &self.live) {
             Hold::Busy => Ok(false),
@@ -219,13 +219,13 @@ impl Engine {
     }
 
     /// As [`hold`](Self::hold), but a lock held for maintenance is waited for, for a while: it is given back soon.
-    pub fn hold_past_maintenance(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+    pub fn hold_past_maintenance(&self, slot: SlotNo) -> Result<bool> {
         let mut began = None;
         loop {
             // read before the attempt, too: one that fails after the word was cleared met the maintainer
             let maintenance = || self.shared.head().maintenance.load(Ordering::SeqCst) != 0;
             let before = maintenance();
-            if self.hold(slot, base)? {
+            if self.hold(slot)? {
                 return Ok(true);
             }
             let waited = began.get_or_insert_with(Instant::now).elapsed();

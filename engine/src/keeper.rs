@@ -100,7 +100,7 @@ fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> cr
     let Some((slot, base)) = own else { return Ok(()) };
     let head = engine.shared.head();
     if head.clock.durable() < head.clock.published() {
-        engine.flush(*slot, head.clock.published(), base.as_ref())?;
+        engine.flush(*slot, head.clock.published())?;
     }
     let used = head.ring_head.load(Ordering::Relaxed) - head.ring_tail.load(Ordering::Relaxed);
     if used > engine.layout.ring_slots / 4 {

@@ -105,10 +105,10 @@ impl Engine {
             return Ok(());
         }
         if holding {
-            self.flush(slot, head.clock.published(), base)?;
+            self.flush(slot, head.clock.published())?;
         }
-        let pin = self.pin(slot, PinAt::Visible, None, base)?;
-        self.flush(slot, pin, base)?;
+        let pin = self.pin(slot, PinAt::Visible, None)?;
+        self.flush(slot, pin)?;
         self.check_base(base)?;
         let (pages, end) = match which {
             Which::Logged => self.logged_pages(pin)?,

@@ -98,16 +98,16 @@ impl Session {
             return Ok(());
         }
         self.open_base()?;
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
         let granted = head.writer.granted_to(slots, self.slot);
         if !granted && slots.get(self.slot).sleeps_elsewhere(crate::shm::now) {
             // it was refused and does not sleep through us: it cannot be granted the lock, so let it see the newest (P10)
-            engine.flush(self.slot, head.clock.published(), base)?;
+            engine.flush(self.slot, head.clock.published())?;
         }
         let at = if granted { PinAt::Published } else { PinAt::Visible };
         let own = (self.last_commit > head.clock.visible()).then_some(self.last_commit);
-        let pin = engine.pin(self.slot, at, own, base)?;
+        let pin = engine.pin(self.slot, at, own)?;
         self.pin = Some(pin);
         self.pages = None;
         Ok(())
@@ -141,9 +141,9 @@ impl Session {
     }
 
     fn take_lock(&mut self) -> Result<()> {
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
-        if !engine.hold_past_maintenance(self.slot, base)? {
+        if !engine.hold_past_maintenance(self.slot)? {
             tally(&head.counters.busy, 1);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);

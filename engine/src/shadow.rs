@@ -128,8 +128,8 @@ impl Engine {
     /// `dax` and `ram` it writes none while another connection has the writer lock.
     pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
         let head = self.shared.head();
-        self.flush(slot, head.clock.published(), base)?;
-        if self.hold(slot, base)? {
+        self.flush(slot, head.clock.published())?;
+        if self.hold(slot)? {
             let result = self.retire_now(base).and_then(|()| self.write_dirty_home(slot, base));
             head.writer.release(self.shared.slots(), slot);
             result?;

@@ -211,10 +211,10 @@ impl Session {
         engine.pages.pump();
         self.set.clear();
         self.release_lock();
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         match durability {
-            Durability::Full => engine.flush(self.slot, jci, base),
-            Durability::Process => engine.write_through(self.slot, jci, base),
+            Durability::Full => engine.flush(self.slot, jci),
+            Durability::Process => engine.write_through(self.slot, jci),
         }?;
         self.store.committed();
         Ok(())
