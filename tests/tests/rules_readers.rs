@@ -3,14 +3,14 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::{
-    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Result, Session, Site, Store,
+    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Session, Site, Store,
 };
+use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::processes::Processes;
-use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, stat};
+use nvlite_tests::rules::{PAGE, Rig, all_are, await_published, byte, commit, content, offset, stat, until_granted};
 use nvlite_tests::sim::Policy;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -43,68 +43,29 @@ impl Gate {
     }
 }
 
-/// A file before whose every sync something happens.
-struct BeforeSync<F>(Arc<dyn Disk>, F);
-
-impl<F: Fn(Site) + Send + Sync> Disk for BeforeSync<F> {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn len(&self) -> Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize> {
-        self.0.read_at(off, into)
-    }
-    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
-        self.0.write_at(off, bytes)
-    }
-    fn sync(&self, site: Site) -> Result<()> {
-        (self.1)(site);
-        self.0.sync(site)
-    }
-    fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        self.0.allocate(off, len)
-    }
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.0.set_len(len)
-    }
-}
-
 /// Batches wait at the gate.
 fn gated_disk(disk: Arc<dyn Disk>, gate: &Arc<Gate>) -> Arc<dyn Disk> {
     let gate = gate.clone();
-    let pass = move |site| {
-        if site == Site::Batch {
+    hooked::disk(disk, move |op| {
+        if op == Op::Sync(Site::Batch) {
             gate.pass();
         }
-    };
-    Arc::new(BeforeSync(disk, pass))
+        Ok(())
+    })
 }
 
 /// The user of the file dies when he syncs.
 fn deadly_disk(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
-    Arc::new(BeforeSync(disk, |_| std::panic::resume_unwind(Box::new("died"))))
+    hooked::disk(disk, |op| match op {
+        Op::Sync(_) => std::panic::resume_unwind(Box::new("died")),
+        Op::Read | Op::Write => Ok(()),
+    })
 }
 
 fn gated() -> (Rig, Arc<Gate>, Arc<Store>) {
     let (rig, gate) = (Rig::new(MediumKind::File), Arc::new(Gate::default()));
     let store = rig.open_with(|disk| gated_disk(disk, &gate)).unwrap();
     (rig, gate, store)
-}
-
-fn await_published(store: &Store, jci: u64) {
-    while stat(store, "jci_published") < jci {
-        std::thread::yield_now();
-    }
-}
-
-/// Tries until the queue grants the writer lock: RESERVED needs the newest snapshot, visible or not.
-fn until_granted(mut commit: impl FnMut() -> Result<()>) {
-    while let Err(error) = commit() {
-        assert!(matches!(error, Error::BusySnapshot | Error::Busy(_)), "{error}");
-        nvlite_engine::store::sleep(Duration::from_millis(1));
-    }
 }
 
 fn sees(s: &mut Session, page: u32) -> Option<u8> {
@@ -127,7 +88,7 @@ fn p10_a_reader_sees_a_published_commit_only_when_it_is_durable() {
         gate.await_arrivals(2);
         assert_eq!(stat(&store, "jci_published"), 2, "the flush comes after it is published");
         assert_eq!(sees(&mut reader, 2), Some(1), "published, not durable");
-        let second = scope.spawn(|| until_granted(|| commit(&mut b, 2, [2], 3, Full)));
+        let second = scope.spawn(|| until_granted(|| commit(&mut b, 2, [2], 3, Full)).unwrap());
         gate.permit(1);
         gate.await_arrivals(3);
         assert_eq!(stat(&store, "jci_published"), 3);
@@ -182,7 +143,7 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
     let its = first.clone();
     let flushes = std::thread::spawn(move || its.checkpoint().map(|_| ()).unwrap());
     gate.await_arrivals(2);
-    let last = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)));
+    let last = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)).unwrap());
     await_published(&first, 3);
     assert_eq!(stat(&first, "jci_visible"), 1);
     gate.permit(1);
@@ -233,7 +194,7 @@ fn h7_commits_that_wait_together_share_a_flush() {
     std::thread::scope(|scope| {
         let writer = |n: u8| {
             let mut s = store.session().unwrap();
-            scope.spawn(move || until_granted(|| commit(&mut s, 2, [2], n, Full)));
+            scope.spawn(move || until_granted(|| commit(&mut s, 2, [2], n, Full)).unwrap());
         };
         writer(2);
         gate.await_arrivals(2);
