@@ -208,8 +208,9 @@ impl Engine {
                 tracing::warn!(?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
                 if let Err(error) = self.repair() {
+                    let failed = self.shared.fail(&error);
                     head.writer.release(slots, slot);
-                    return Err(self.shared.fail(&error));
+                    return Err(failed);
                 }
                 head.writer.repair_done(slots, slot);
                 slots.reap_dead(&self.live);

@@ -46,13 +46,17 @@ impl Engine {
             self.shared.check()?;
             match head.flush.try_lock(slots, slot, &self.live) {
                 Lock::Locked | Lock::LockedAfterDeath { .. } => {
-                    let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync) };
+                    // Whoever has the lock next finds that it failed: that of what could not be written is not known what is
+                    // there, and a sync tried again may say that all is well (P18).
+                    let led = self.shared.check().and_then(|()| {
+                        let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync) };
+                        led.map_err(|error| self.shared.fail(&error))
+                    });
                     head.flush.unlock(slot);
                     match led {
                         Ok(Some(batch)) => head.batches.through(batch),
                         Ok(None) => head.batches.wake_all(),
-                        Err(error) => {
-                            let failed = self.shared.fail(&error);
+                        Err(failed) => {
                             head.batches.wake_all();
                             return Err(failed);
                         }
