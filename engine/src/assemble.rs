@@ -214,7 +214,7 @@ impl Engine {
         head.clock.init(next.low_water);
         head.retired.store(next.low_water.0, Ordering::Relaxed);
         head.attested.store(next.low_water.0, Ordering::Relaxed);
-        let engine = Engine::new(shared, region, cold, base, liveness, next)?;
+        let engine = Engine::new(shared, region, cold, base, liveness, &next)?;
         engine.fill(handle.as_ref())?;
         Ok(engine)
     }
@@ -223,7 +223,7 @@ impl Engine {
     ///
     /// # Errors
     /// Of the media.
-    pub fn join(parts: Parts, superblock: Superblock) -> Result<Engine> {
+    pub fn join(parts: Parts, superblock: &Superblock) -> Result<Engine> {
         let Parts { region, cold, base, segment, liveness, .. } = parts;
         let places = Places::new(&Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_))));
         let shared = Arc::new(Shared::new(Arc::new(segment), places, region.path())?);

@@ -262,7 +262,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
     }
     let cold = open_cold(files)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
-    let engine = Engine::join(parts, superblock)?;
+    let engine = Engine::join(parts, &superblock)?;
     engine.shared.check()?;
     Ok(engine)
 }

@@ -115,8 +115,8 @@ pub struct Engine {
     pub base: Arc<dyn BaseOpener>,
     /// Who is alive.
     pub live: Liveness,
-    /// The superblock as last written by anyone this process knows of; `low_water`, `page_size` and `sequence` move.
-    pub superblock: Mutex<Superblock>,
+    /// Held while the superblock is changed.
+    superblock: Mutex<()>,
     /// The layout with the page size unknown: all that the log needs.
     pub layout: Layout,
     /// Seed of the log's checksums in this incarnation.
@@ -138,7 +138,7 @@ impl Engine {
         cold: Arc<dyn Disk>,
         base: Arc<dyn BaseOpener>,
         live: Liveness,
-        superblock: Superblock,
+        superblock: &Superblock,
     ) -> Result<Engine> {
         let pmem = match &region {
             Region::Pmem(p) => Some(p.clone()),
@@ -151,7 +151,7 @@ impl Engine {
         let keeper = shared.slots().claim(live.own(), &live)?;
         let base_identity = base.identity()?;
         let fork = ForkGuard::new()?;
-        let superblock = Mutex::new(superblock);
+        let superblock = Mutex::default();
         Ok(Engine { shared, pages, region, base, live, superblock, layout, seed, id, base_identity, keeper, fork })
     }
 
@@ -326,14 +326,14 @@ impl Engine {
 
     /// Changes the superblock and makes it durable. Under the writer or the retirement lock, or before anybody is attached.
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        let mut held = self.superblock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.superblock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.shared.check()?;
         let head = self.shared.head();
         let mut next = self.region.superblock()?;
         change(&mut next);
         next.sequence = next.sequence.max(head.superblock_sequence.load(Ordering::Relaxed)) + 1;
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
-        self.region.write_superblock(&next)?;
-        *held = next;
-        Ok(())
+        // what became of this copy is not known then: the next attempt would be on the other, which is good
+        self.region.write_superblock(&next).map_err(|error| self.shared.fail(&error))
     }
 }

@@ -122,7 +122,7 @@ impl Store {
     /// Of the media.
     pub fn assemble_beside(parts: Parts) -> Result<Arc<Store>> {
         let superblock = parts.region.superblock()?;
-        let engine = Engine::join(parts, superblock)?;
+        let engine = Engine::join(parts, &superblock)?;
         Ok(Arc::new(Store {
             held: Some(Held::Assembled(Box::new(engine))),
             options: Options::default(),
