@@ -33,6 +33,8 @@ pub struct Session {
     writing: bool,
     /// The engine's writer lock is ours.
     holding: bool,
+    /// A refusal was recorded, perhaps: its thread may have slept since.
+    refused: bool,
     /// Evictions when it became ours.
     evictions: u64,
     /// Pointers handed out under the lock, which nobody else knows of yet.
@@ -63,6 +65,7 @@ impl Session {
             pages: None,
             writing: false,
             holding: false,
+            refused: false,
             evictions: 0,
             lent: Vec::new(),
             last_commit: Jci::ZERO,
@@ -110,7 +113,16 @@ impl Session {
         let pin = engine.pin(self.slot, at, own)?;
         self.pin = Some(pin);
         self.pages = None;
+        self.served();
         Ok(())
+    }
+
+    /// A call was served: a later sleep of this thread is none of a busy handler's for the refusal before it (P11). An
+    /// unlock says nothing: SQLite unlocks before it calls its busy handler.
+    fn served(&mut self) {
+        if std::mem::take(&mut self.refused) {
+            refusal::forget_slot(&self.store, self.slot);
+        }
     }
 
     /// xUnlock(NONE): drops the pin, and a write transaction if there is one.
@@ -147,16 +159,19 @@ impl Session {
             tally(&head.counters.busy, 1);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);
+            self.refused = true;
             return Err(Error::Busy("another connection is writing"));
         }
         if self.pin != Some(head.clock.published()) {
             head.writer.release(slots, self.slot);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);
+            self.refused = true;
             return Err(Error::BusySnapshot);
         }
         self.evictions = engine.evictions();
         self.holding = true;
+        self.served();
         Ok(())
     }
 

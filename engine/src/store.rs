@@ -261,7 +261,7 @@ pub fn sleep(time: Duration) -> Duration {
 }
 
 /// Any VFS call other than xSleep clears the refusal that [`sleep`] would act on; `vfs` calls this at the start of every
-/// call that does not go through a [`Session`].
+/// call that does not go through a [`Session`]. That clears its own when it pins, gets the writer lock or commits.
 pub fn forget_refusal() {
     refusal::forget();
 }

@@ -191,8 +191,9 @@ impl Session {
     /// Releases the writer lock as soon as the commit is published, then waits as `durability` says.
     ///
     /// # Errors
-    /// `Failed`.
+    /// `Failed`, `Forked`.
     pub fn commit(&mut self, durability: Durability) -> Result<()> {
+        self.store.engine().check()?;
         let Some(size) = self.prepared.take() else { return Ok(()) };
         self.tell_lent(); // the commit stores in place where no pointer is out
         let engine = self.store.engine();
@@ -217,6 +218,7 @@ impl Session {
             Durability::Process => engine.write_through(self.slot, jci),
         }?;
         self.store.committed();
+        self.served();
         Ok(())
     }
 }
