@@ -82,6 +82,7 @@ impl Engine {
         shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
     ) -> Jci {
         let (head, slots) = (self.shared.head(), self.shared.slots());
+        let change = self.shared.begin();
         let jci = head.clock.published().next();
         let parts = prepared.packer.parts();
         // announced before its slots are taken: a flush leader that finds them taken waits for the commit
@@ -123,6 +124,7 @@ impl Engine {
         }
         head.pending_jci.store(0, Ordering::Release);
         count(&head.counters.commits, 1);
+        change.done();
         jci
     }
 

@@ -184,11 +184,13 @@ impl Engine {
     /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
     pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>) -> Result<Jci> {
         let slots = self.shared.slots();
-        let alive = |holder| slots.is_alive(holder, &self.live);
+        // the gate of a region that has failed is not opened any more: not to be waited for
+        let alive = |holder| slots.is_alive(holder, &self.live) && self.shared.check().is_ok();
         loop {
             match self.shared.head().clock.pin(slots.get(slot), at, at_least, &alive) {
                 Pinned::At(jci) => return Ok(jci),
                 Pinned::OwnerDead(_) => {
+                    self.check()?;
                     if self.hold(slot)? {
                         self.shared.head().writer.release(slots, slot);
                     }

@@ -93,9 +93,11 @@ impl Engine {
                 Lock::Busy => return Ok(()),
             }
         }
+        let change = self.shared.begin();
         let result = self.write_homes_locked(slot, which, holding, base);
         slots.get(slot).unpin();
         head.retire.unlock(slot);
+        change.done();
         result.inspect_err(|_| tracing::warn!("retirement did not finish"))
     }
 

@@ -288,6 +288,12 @@ impl Shared {
         if self.head().failed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(self.failure()) }
     }
 
+    /// Begins a change that must not be left half done: a panic in the middle of it fails the region. Its locks are given
+    /// back, or kept, as if nothing had happened, and who made it lives, so that nobody would finish it.
+    pub fn begin(&self) -> Unfinished<'_> {
+        Unfinished(self)
+    }
+
     /// The region's path.
     #[must_use]
     pub fn region(&self) -> &Path {
@@ -298,5 +304,23 @@ impl Shared {
     #[must_use]
     pub fn published(&self) -> Jci {
         self.head().clock.published()
+    }
+}
+
+/// A change in progress: [`Shared::begin`].
+#[must_use]
+pub struct Unfinished<'a>(&'a Shared);
+
+impl Unfinished<'_> {
+    /// It is whole.
+    pub fn done(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let what = "a defect of nvlite was caught in the middle of a change to it";
+        self.0.fail(&Error::corrupt(&self.0.region, "shared mapping", what));
     }
 }
