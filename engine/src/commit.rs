@@ -197,7 +197,6 @@ impl Engine {
     /// Under the writer lock, after its holder died: brings the lists in order, finishes or drops the commit in progress.
     pub fn repair(&self) -> Result<()> {
         let head = self.shared.head();
-        head.maintenance.store(0, R);
         let jci = Jci(head.pending_jci.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
         let record = if pending { self.pending_record(jci) } else { None };

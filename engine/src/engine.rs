@@ -21,6 +21,8 @@ const MAINTENANCE: Duration = Duration::from_millis(100);
 
 /// Which of a slot's words holds the last commit of its connection.
 pub const COMMITTED: usize = 0;
+/// Which of them is 1 while the connection holds the writer lock, or tries to, for maintenance.
+const MAINTAINS: usize = 1;
 
 /// What the region lies on.
 #[derive(Clone)]
@@ -223,17 +225,18 @@ impl Engine {
 
     /// As [`hold`](Self::hold), but a lock held for maintenance is waited for, for a while: it is given back soon.
     pub fn hold_past_maintenance(&self, slot: SlotNo) -> Result<bool> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
         let mut began = None;
         loop {
-            // read before the attempt, too: one that fails after the word was cleared met the maintainer
-            let maintenance = || self.shared.head().maintenance.load(Ordering::SeqCst) != 0;
-            let before = maintenance();
+            let turns = head.maintained.load(Ordering::Relaxed);
             if self.hold(slot)? {
                 return Ok(true);
             }
+            // The holder first: one that is not found any more has counted its turn.
+            let maintains = |no| slots.get(no).words[MAINTAINS].load(Ordering::Relaxed) != 0;
+            let met = head.writer.holder().is_some_and(maintains) || head.maintained.load(Ordering::Relaxed) != turns;
             let waited = began.get_or_insert_with(Instant::now).elapsed();
-            // a maintainer that died before it had the lock leaves the word set: no reason to wait for ever
-            if !(before || maintenance()) || waited > MAINTENANCE {
+            if !met || waited > MAINTENANCE {
                 return Ok(false);
             }
             self.check()?;
@@ -244,13 +247,19 @@ impl Engine {
     /// Does `work` under the writer lock if nobody wants it; `None` if somebody does.
     pub fn maintain<T>(&self, slot: SlotNo, work: impl FnOnce() -> T) -> Option<T> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
-        head.maintenance.store(1, Ordering::SeqCst);
+        let word = &slots.get(slot).words[MAINTAINS];
+        // before it is held: who finds us holding it finds what for
+        word.store(1, Ordering::Relaxed);
         let held = head.writer.try_hold_idle(slots, slot) == Hold::Held;
-        let done = held.then(work);
-        head.maintenance.store(0, Ordering::SeqCst);
-        if held {
+        let done = held.then(|| {
+            let change = self.shared.begin();
+            let done = work();
+            change.done();
+            count(&head.maintained, 1);
             head.writer.release(slots, slot);
-        }
+            done
+        });
+        word.store(0, Ordering::Relaxed);
         done
     }
 

@@ -128,8 +128,9 @@ pub struct Header {
     pub heads_area: AtomicU32,
     pub heads_used: AtomicU32,
     pub heads_tombs: AtomicU32,
-    /// 1 while the writer lock is held for maintenance: short, and no reason to tell anybody that the database is busy.
-    pub maintenance: AtomicU32,
+    /// Counts how often the writer lock was held for maintenance: short, and no reason to tell anybody that the database is
+    /// busy. Changed before it is given back.
+    pub maintained: AtomicU64,
     /// Unlinked virtblocks: waiting for a grace period to begin, in one, waiting for the low-water mark, for a fence.
     pub limbo: List,
     pub grace: List,
@@ -190,7 +191,7 @@ impl Places {
     /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v3", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v4", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }
