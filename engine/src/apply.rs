@@ -37,7 +37,7 @@ impl Apply<'_> {
                 let block = self.block_for(page, fresh);
                 let arena = &self.pages.geo().arena;
                 for (at, bytes) in ranges {
-                    self.stored(block, at, bytes.len() as u32);
+                    self.pages.note_stored(block, at, bytes.len() as u32);
                     arena.store(block, at, bytes);
                 }
             }
@@ -109,7 +109,7 @@ impl Apply<'_> {
                 // until now its home would have done: from here on the block is the page's place, all of it. A block that is
                 // that already stays it since when it was: were its entry as young as this commit, and so not believed after
                 // a crash, that of an older version's block would be
-                self.stored(b, 0, arena.size());
+                self.pages.note_stored(b, 0, arena.size());
                 self.own_entry(page, b);
             }
             if dirty != self.jci.0 {
@@ -117,7 +117,7 @@ impl Apply<'_> {
                 count(&pages.shared.head().counters.pages_in_place, 1);
             }
             if fresh {
-                self.stored(b, 0, arena.size());
+                self.pages.note_stored(b, 0, arena.size());
                 arena.zero(b);
             }
             return b;
@@ -126,7 +126,7 @@ impl Apply<'_> {
         let older = newest.map_or(VirtNo::NONE, |(v, _)| v);
         let v = pages.take_virt(page, self.jci, older);
         let b = pages.take_block(v).expect("prepare reserved a block for every page");
-        self.stored(b, 0, arena.size());
+        self.pages.note_stored(b, 0, arena.size());
         match newest.map(|(_, virt)| virt.place()) {
             Some(Place::Fast(old)) if !fresh => arena.copy(old, b),
             _ => {
@@ -152,27 +152,9 @@ impl Apply<'_> {
     /// Says in the durable array that `b` is the page's place from this commit on.
     fn own_entry(&self, page: PageNo, b: BlockNo) {
         if self.pages.pmem.is_some() {
-            self.stored(b, 0, 0);
+            self.pages.note_stored(b, 0, 0);
             self.pages.block(b).flags.fetch_or(ENTRY_CHANGED, R);
             self.pages.store_entry(b, Some(Entry { page, birth: self.jci }));
-        }
-    }
-
-    /// Notes bytes that the next retirement has to flush, before they are stored: a dead writer's stores are known, too.
-    fn stored(&self, b: BlockNo, at: u32, len: u32) {
-        if self.pages.pmem.is_none() {
-            return;
-        }
-        let block = self.pages.block(b);
-        let seen = block.stored.load(R);
-        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
-            self.pages.push_touched(b);
-        }
-        if len > 0 {
-            let unit = (self.pages.geo().arena.size() / 64).max(64);
-            let (first, last) = (at / unit, (at + len - 1) / unit);
-            let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
-            block.stored.store(seen | mask, R);
         }
     }
 }

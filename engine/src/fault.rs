@@ -55,8 +55,7 @@ impl Engine {
         let virt = self.pages.virt(v);
         if let Place::Cold(_) = virt.place() {
             if self.mapped() && virt.is_dirty() {
-                self.pages.block(block).stored.store(u64::MAX, R);
-                self.pages.push_touched(block);
+                self.pages.note_stored(block, 0, arena.size());
                 let birth = Jci(virt.dirty.load(R));
                 self.pages.store_entry(block, Some(crate::format::entry::Entry { page, birth }));
                 self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);

@@ -134,8 +134,31 @@ impl Pages {
         self.shared.array(self.shared.places.touched, 2 * u64::from(self.geo().layout.max_blocks))
     }
 
-    /// Notes that a block was stored to since the last retirement (`dax`, `ram`).
-    pub fn push_touched(&self, b: BlockNo) {
+    /// Notes bytes of a block that the next retirement has to flush (`dax`, `ram`), before they are stored: a dead writer's
+    /// stores are known, too. Of no bytes, that its entry is to change.
+    pub fn note_stored(&self, b: BlockNo, at: u32, len: u32) {
+        if self.pmem.is_none() {
+            return;
+        }
+        let block = self.block(b);
+        let seen = block.stored.load(R);
+        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
+            self.push_touched(b);
+        }
+        if len > 0 {
+            let unit = self.unit();
+            let (first, last) = (at / unit, (at + len - 1) / unit);
+            let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
+            block.stored.store(seen | mask, R);
+        }
+    }
+
+    /// Bytes for which one bit of a block's mask stands: a 64th, but no less than a line.
+    fn unit(&self) -> u32 {
+        (self.geo().arena.size() / 64).max(64)
+    }
+
+    fn push_touched(&self, b: BlockNo) {
         let head = self.shared.head();
         let n = head.touched.load(R);
         self.touched_list()[n as usize].store(b.0, R);
@@ -145,8 +168,7 @@ impl Pages {
     /// Starts the write-back of every line and entry stored to since the last retirement, each once (P17); durable after
     /// the caller's fence. Answers the lines flushed.
     pub fn flush_touched(&self) -> u64 {
-        let (head, arena) = (self.shared.head(), &self.geo().arena);
-        let unit = (arena.size() / 64).max(64);
+        let (head, arena, unit) = (self.shared.head(), &self.geo().arena, self.unit());
         let mut lines = 0;
         let touched = &self.touched_list()[..head.touched.load(R) as usize];
         for (i, b) in touched.iter().enumerate() {
