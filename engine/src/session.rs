@@ -383,8 +383,9 @@ impl Session {
     /// Makes everything committed durable and writes homes as far as readers allow. Answers (durable, low-water mark).
     ///
     /// # Errors
-    /// `Busy` inside a write transaction; those of the base file.
+    /// `Failed`, `Forked`; `Busy` inside a write transaction; those of the base file.
     pub fn checkpoint(&mut self) -> Result<(Jci, Jci)> {
+        self.store.engine().check()?;
         if self.holding {
             return Err(Error::Busy("a write transaction is open"));
         }

@@ -127,7 +127,6 @@ impl Engine {
     /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark). On
     /// `dax` and `ram` it writes none while another connection has the writer lock.
     pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
-        self.check()?;
         let head = self.shared.head();
         self.flush(slot, head.clock.published())?;
         if self.hold(slot)? {

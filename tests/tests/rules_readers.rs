@@ -2,8 +2,9 @@
 //! to meet in the middle of a flush, a gate in the log's file holds it until the test lets it go.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use nvlite_engine::shm::{Liveness, Segment};
 use nvlite_engine::{
-    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Session, Site, Store,
+    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Session, Site, Store, mapping_len,
 };
 use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::plain_base::PlainBase;
@@ -11,7 +12,8 @@ use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{PAGE, Rig, all_are, await_published, byte, commit, content, offset, stat, until_granted};
 use nvlite_tests::sim::Policy;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 const BOTH: [MediumKind; 2] = [MediumKind::Dax, MediumKind::File];
@@ -392,6 +394,43 @@ fn p12_retirement_does_not_go_round_after_a_block_that_is_pointed_into() {
     }
     (0..9).for_each(|_| _ = store.checkpoint().unwrap());
     assert_eq!(stat(&store, "blocks_free"), before + 6, "free, once they are given back");
+}
+
+#[test]
+fn p12_what_a_retirer_may_be_reading_is_not_used_again() {
+    // Failure: without the writer lock a retirer reads as any other does, but nobody waits for it: what it is walking past or
+    // copying is another page's by the time that it goes home.
+    let rig = Rig::new(MediumKind::File);
+    let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
+    let (waits, (tell, told)) = (Arc::new(AtomicBool::new(false)), mpsc::channel::<()>());
+    let (its, told) = (waits.clone(), Mutex::new(told));
+    parts.cold = hooked::disk(parts.cold, move |op| {
+        if op == Op::Read && its.swap(false, Ordering::SeqCst) {
+            told.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
+    let store = Store::assemble(parts).unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 100, 2..=100, 1, Full).unwrap(); // most of its pages are in the cold file
+    let used = || stat(&store, "blocks_present") - stat(&store, "blocks_free");
+    s.begin_write().unwrap();
+    waits.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let retires = scope.spawn(|| store.checkpoint().unwrap());
+        while waits.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        s.end_read();
+        let before = used();
+        (2..=12).for_each(|n| commit(&mut s, 100, [2], n, Full).unwrap());
+        let more = used() - before;
+        tell.send(()).unwrap();
+        assert!(more >= 20, "{more} blocks more for 11 versions of two pages, while it copies");
+        retires.join().unwrap();
+        (2..=12).for_each(|n| commit(&mut s, 100, [2], n, Full).unwrap());
+        assert!(used() - before <= 8, "kept when it has gone");
+    });
 }
 
 #[test]
