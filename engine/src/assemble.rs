@@ -158,8 +158,6 @@ pub fn unmark_base(base: &dyn BaseFile, pages: u32, page_size: u32) -> Result<()
 /// As [`Engine::first`].
 pub fn from_parts(parts: Parts) -> Result<Engine> {
     let handle = parts.base.open()?;
-    let mut start = [0u8; 16];
-    parts.region.load(0, &mut start)?;
     let mut header = [0u8; mark::HEADER];
     handle.read_at(0, &mut header)?;
     if mark::identity(&header).is_none() {

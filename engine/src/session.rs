@@ -364,9 +364,6 @@ impl Session {
         self.store.engine().live.anyone_else()
     }
 
-    /// FCNTL_SIZE_HINT: a coming size in bytes; advice only.
-    pub fn size_hint(&mut self, _size: u64) {}
-
     /// Makes it a connection that has seen another history. For tests: nothing changes the incarnation of a mapping that
     /// lives yet, and no connection outlives its mapping.
     #[doc(hidden)]

@@ -26,12 +26,6 @@ impl Slots {
         self.below_high_water().filter_map(|(_, slot)| slot.pin()).min()
     }
 
-    /// True if a slot other than `except` pins a snapshot in `from..to`: a version made at `from` and superseded at `to` is needed.
-    pub fn pinned_in(&self, from: Jci, to: Jci, except: Option<SlotNo>) -> bool {
-        self.below_high_water()
-            .any(|(no, slot)| Some(no) != except && slot.pin().is_some_and(|pin| from <= pin && pin < to))
-    }
-
     /// True if any connection holds pointers into blocks.
     pub fn fetches_out(&self) -> bool {
         self.below_high_water().any(|(_, slot)| slot.fetches() != 0)
