@@ -180,11 +180,11 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
     Region::Disk(Arc::new(disk)).superblock().map(Some)
 }
 
-/// Attaches to the database of `base`.
+/// Attaches to the database of `base`; `None` if something was in the way that is out of it now: to be called again.
 ///
 /// # Errors
 /// As the table says; `Busy` while another process is in the middle of attaching, or stock SQLite uses the file.
-pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> {
+pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Attached>> {
     let files = SideFiles::of(base.path(), options.region_dir.as_deref());
     let handle = base.open()?;
     let header = header_of(handle.as_ref())?;
@@ -197,14 +197,14 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> 
     let (lock_file, lock) = lock_region(&files)?;
     let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
     let result = if liveness.anyone_else() {
-        join(&base, options, &files, liveness)
+        join(&base, options, &files, liveness).map(Some)
     } else {
         first(&base, options, &files, liveness, handle.as_ref())
     };
     match result {
         Ok(engine) => {
             drop(lock);
-            Ok(Attached { engine, files, lock_file })
+            Ok(engine.map(|engine| Attached { engine, files, lock_file }))
         }
         Err(error) => {
             // an empty region file is one that this call made
@@ -273,14 +273,14 @@ fn first(
     files: &SideFiles,
     liveness: Liveness,
     handle: &dyn BaseFile,
-) -> Result<Engine> {
+) -> Result<Option<Engine>> {
     let found = match peek(files) {
         Ok(found) => found,
         Err(error) if mark::identity(&header_of(handle)?).is_some() => return Err(error),
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
-            return Err(Error::Busy("a stale region was set aside; try again"));
+            return Ok(None);
         }
     };
     if let Some(superblock) = &found {
@@ -291,9 +291,8 @@ fn first(
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
-            set_aside(files, &format!("{id}"))?;
-            [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &id.to_string())));
-            return Err(Error::Busy("a clean close was finished; try again"));
+            set_aside(files, &id.to_string())?.iter().for_each(|p| remove(p));
+            return Ok(None);
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
@@ -301,12 +300,12 @@ fn first(
         }
         (Some(id), _) => return Err(missing(files, id)),
         (None, Some(s)) => {
-            set_aside(files, &s.region.to_string())?;
+            let aside = set_aside(files, &s.region.to_string())?;
             if s.complete {
                 // a clean close was interrupted after its last write: everything in it is at home
-                [&files.region, &files.cold].into_iter().for_each(|p| remove(&stale(p, &s.region.to_string())));
+                aside.iter().for_each(|p| remove(p));
             }
-            return Err(Error::Busy("a stale region was set aside; try again"));
+            return Ok(None);
         }
         (None, None) => adopt(base, options, files, handle)?,
     };
@@ -322,7 +321,7 @@ fn first(
         s.boot = boot_id();
         s.shape = places.shape();
     });
-    engine.inspect_err(|_| remove(&path))
+    engine.inspect_err(|_| remove(&path)).map(Some)
 }
 
 fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -> Result<()> {
@@ -377,7 +376,7 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     match made {
         Ok(_) => Ok(superblock),
         Err(error) => {
-            if mark::identity(&header_of(handle)?).is_none() {
+            if mark::identity(&header_of(handle)?) != Some(id) {
                 disk.set_len(0)?; // removed by the caller: nothing refers to it
             }
             Err(error)
@@ -385,20 +384,40 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     }
 }
 
-fn stale(path: &Path, id: &str) -> PathBuf {
+/// Where the file at `path` goes that is set aside: the `n`-th of that name.
+fn stale(path: &Path, id: &str, n: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".stale-{id}"));
+    if n > 1 {
+        name.push(format!("-{n}"));
+    }
     PathBuf::from(name)
 }
 
-/// Sets a region that is not the base's aside: never applied, never deleted.
-fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
-    for path in [&files.region, &files.cold] {
-        if path.exists() {
-            std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
-        }
+/// Sets a region that is not the base's aside: never applied, never deleted, nor over another one that was. Answers where
+/// its files are.
+fn set_aside(files: &SideFiles, id: &str) -> Result<Vec<PathBuf>> {
+    let there = [&files.region, &files.cold].into_iter().filter(|path| path.exists());
+    // under the attach lock of the region, so that nobody else is about it
+    let taken = |n: &u32| [&files.region, &files.cold].iter().any(|path| stale(path, id, *n).exists());
+    let n = (1..).find(|n| !taken(n)).unwrap_or(u32::MAX);
+    let mut aside = Vec::new();
+    for path in there {
+        let to = stale(path, id, n);
+        rename_to_new(path, &to).map_err(|e| Error::io(path, "set aside", e))?;
+        aside.push(to);
     }
-    sync_dir(&files.dir)
+    sync_dir(&files.dir)?;
+    Ok(aside)
+}
+
+fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // a file system without: nothing was there when we looked
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to),
+        done => Ok(done?),
+    }
 }
 
 fn remove(path: &Path) {
