@@ -9,7 +9,7 @@ use crate::format::superblock::{self, Superblock};
 use crate::format::{FormatError, mark};
 use crate::medium::{BaseFile, BaseOpener, Disk, Pmem, Site};
 use crate::pages::Pages;
-use crate::pages::virt::{Place, Virt};
+use crate::pages::virt::Virt;
 use crate::shared::{Shared, count};
 use crate::shm::{ForkGuard, Hold, Liveness, PinAt, Pinned, SlotNo};
 use std::path::Path;
@@ -307,26 +307,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Pages of the database at `pin`, from its header; 0 if it is empty.
+    /// Pages of the database at `pin`, from its header; 0 if it is empty, which it is before the first commit only: to take
+    /// what cannot be read for empty would be to drop all pages.
     pub fn pages_at(&self, pin: Jci, base: &dyn BaseFile) -> Result<u32> {
         if self.pages.geometry().is_none() {
             return Ok(0);
         }
-        let Some(virt) = self.pages.version(PageNo(1), pin) else {
-            return Ok(0);
-        };
-        if virt.place() == Place::Home {
-            return self.home_pages(base);
+        let mut header = [0u8; mark::HEADER];
+        if let Some(virt) = self.pages.version(PageNo(1), pin) {
+            self.read_page(PageNo(1), Some(virt), 0, &mut header, base)?;
         }
-        let mut header = [0u8; mark::HEADER];
-        self.read_page(PageNo(1), Some(virt), 0, &mut header, base)?;
-        Ok(mark::pages(&header).unwrap_or(0))
-    }
-
-    fn home_pages(&self, base: &dyn BaseFile) -> Result<u32> {
-        let mut header = [0u8; mark::HEADER];
-        base.read_at(0, &mut header)?;
-        Ok(mark::pages(&header).unwrap_or(0))
+        match mark::pages(&header) {
+            None if pin > Jci::ZERO => {
+                let detail = format!("it does not say how many pages the database has at commit {pin}");
+                Err(Error::corrupt(self.base.path(), "database header", detail))
+            }
+            pages => Ok(pages.unwrap_or(0)),
+        }
     }
 
     /// Checksum of a body in this incarnation.
