@@ -80,6 +80,10 @@ fn run(wake: &Wake, store: &Weak<Store>) {
             drop(guard);
         }
         if wake.stop.load(StdOrdering::Acquire) {
+            // a store that goes on, as it has connections still, starts another one
+            if let (Some((slot, _)), Some(store)) = (own, store.upgrade()) {
+                store.engine().shared.slots().release(slot);
+            }
             return;
         }
         wake.wanted.store(false, StdOrdering::Release);
