@@ -1,16 +1,17 @@
 //! Rules of what holds a lock and how it ends: maintenance, refusals, panics, cuts and commits without it.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use nvlite_engine::{Disk, Durability::Full, Error, MediumKind, Region, Result, Session, Site, Store};
+use nvlite_engine::{Disk, Durability::Full, Error, MediumKind, Options, Region, Result, Session, Site, Store};
 use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::mortal::Mortal;
+use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::rules::{Rig, byte, commit, offset, prepare, stat};
 use nvlite_tests::sim::Policy;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What `work` answers; it must not take for ever.
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -227,4 +228,25 @@ fn a_write_too_far_out_is_told_as_that() {
         }
         s.truncate(u64::MAX >> 1).unwrap();
     }
+}
+
+#[test]
+fn a_close_that_is_refused_leaves_no_slot_behind() {
+    // Failure: a store with open connections is asked to close. Its thread ends and another one begins; the first one's slot
+    // is taken for a connection's as long as the process lives.
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { medium: Some(MediumKind::File), region: 1 << 20, ..Options::default() };
+    let store = Store::attach(Arc::new(PlainBase::new(&dir.path().join("a.db"))), &options).unwrap();
+    let s = store.session().unwrap();
+    for _ in 0..3 {
+        // it takes its slot at its first turn
+        let (before, began) = (stat(&store, "connections"), Instant::now());
+        while stat(&store, "connections") == before && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(stat(&store, "connections"), 3, "the store, its thread, and one connection");
+        assert!(matches!(store.clone().close(), Err(Error::Busy(_))));
+    }
+    drop(s);
+    store.close().unwrap();
 }
