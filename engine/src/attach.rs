@@ -11,7 +11,9 @@
 
 mod mapping;
 
+use self::mapping::New;
 use crate::assemble::{self, Parts};
+use crate::base::limits::MAX_REGION;
 use crate::base::{Error, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
 use crate::format::mark;
@@ -287,7 +289,7 @@ fn first(
         mapping::remove_dead(files, superblock);
     }
     let marked = mark::identity(&header_of(handle)?);
-    let superblock = match (marked, found) {
+    let (superblock, made) = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
@@ -296,7 +298,7 @@ fn first(
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
-            s
+            (s, None)
         }
         (Some(id), _) => return Err(missing(files, id)),
         (None, Some(s)) => {
@@ -307,12 +309,14 @@ fn first(
             }
             return Ok(None);
         }
-        (None, None) => adopt(base, options, files, handle)?,
+        (None, None) => {
+            let (superblock, made) = adopt(base, options, files, handle)?;
+            (superblock, Some(made))
+        }
     };
     let region = open_region(files, superblock.medium)?;
     let cold = open_cold(files)?;
-    let len = assemble::mapping_len(superblock.budget, superblock.medium);
-    let (segment, path, nonce) = mapping::create(files, superblock.region, len, superblock.budget)?;
+    let New { segment, path, nonce, len } = made.map_or_else(|| mapping::create(files, &superblock), Ok)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
         s.mapping = path.as_os_str().as_bytes().to_vec();
@@ -343,7 +347,11 @@ fn adopt(
     options: &Options,
     files: &SideFiles,
     handle: &dyn BaseFile,
-) -> Result<Superblock> {
+) -> Result<(Superblock, New)> {
+    if options.region > MAX_REGION {
+        let why = format!("a region of {} bytes was asked for; {MAX_REGION} are the most possible", options.region);
+        return Err(Error::cant_open(&files.region, why));
+    }
     let kind = choose_medium(options, files)?;
     if !assemble::is_blank(handle)? {
         base.recover_stock()?;
@@ -354,7 +362,12 @@ fn adopt(
     result
 }
 
-fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Superblock> {
+fn adopt_locked(
+    options: &Options,
+    files: &SideFiles,
+    handle: &dyn BaseFile,
+    kind: MediumKind,
+) -> Result<(Superblock, New)> {
     let header = header_of(handle)?;
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
@@ -371,10 +384,18 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
         if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent)?;
         }
-        assemble::mark_base(handle, id)
+        // whatever may be refused comes before the mark: from there on the base is of no use without its region
+        let made = mapping::create(files, &superblock)?;
+        match assemble::mark_base(handle, id) {
+            Ok(_) => Ok(made),
+            Err(error) => {
+                remove(&made.path);
+                Err(error)
+            }
+        }
     });
     match made {
-        Ok(_) => Ok(superblock),
+        Ok(made) => Ok((superblock, made)),
         Err(error) => {
             if mark::identity(&header_of(handle)?) != Some(id) {
                 disk.set_len(0)?; // removed by the caller: nothing refers to it

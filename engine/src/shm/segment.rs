@@ -1,5 +1,6 @@
 //! The mapping: one file, mapped whole and sparse, reached by offset. No pointers in it, no `&[u8]` to it.
 
+use crate::base::limits::MAX_MAPPING;
 use crate::base::sync::{AtomicU32, AtomicU64};
 use crate::base::{Error, Result, bytes, huge, room};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -233,7 +234,7 @@ fn page() -> u64 {
 
 /// `len` in whole pages, if it is a length that can be mapped.
 fn round(path: &Path, len: u64) -> Result<u64> {
-    if len == 0 || len > 1 << 46 {
+    if len == 0 || len > MAX_MAPPING {
         return Err(Error::cant_open(path, format!("{len} is no length for a shared mapping")));
     }
     Ok(len.next_multiple_of(page()))
