@@ -157,10 +157,14 @@ impl Segment {
         unsafe { bytes::copy(src, into.as_mut_ptr(), into.len()) }
     }
 
-    /// Copies bytes out that nobody stores to meanwhile: the caller's pin or lock sees to that.
-    pub fn read(&self, off: u64, into: &mut [u8]) {
+    /// Copies bytes out as fast as can be.
+    ///
+    /// # Safety
+    /// Nobody stores to them meanwhile, in any process: the caller's pin or lock sees to that. Where nothing does,
+    /// [`copy_out`](Self::copy_out) is for it.
+    pub unsafe fn read(&self, off: u64, into: &mut [u8]) {
         let src = self.ptr(off, into.len() as u64);
-        // SAFETY: as in `copy_out`, and the source does not change (caller's protocol).
+        // SAFETY: as in `copy_out`, and the source does not change (caller).
         unsafe { std::ptr::copy_nonoverlapping(src.cast_const(), into.as_mut_ptr(), into.len()) }
     }
 
