@@ -364,6 +364,14 @@ impl Session {
         self.store.engine().live.anyone_else()
     }
 
+    /// A panic went through one of its calls. If that had the writer lock, what it was changing may be half changed, and the
+    /// lock is about to be given back: the region fails.
+    pub fn abandon(&self) {
+        if self.holding && !self.store.engine().forked() {
+            drop(self.store.engine().shared.begin());
+        }
+    }
+
     /// Makes it a connection that has seen another history. For tests: nothing changes the incarnation of a mapping that
     /// lives yet, and no connection outlives its mapping.
     #[doc(hidden)]

@@ -73,6 +73,23 @@ fn p2_a_panic_in_the_middle_of_a_commit_fails_the_region() {
 }
 
 #[test]
+fn p13_a_connection_that_panicked_under_the_writer_lock_fails_the_region() {
+    // Failure: a panic in the middle of a write leaves the lists of blocks half changed, and the close gives the lock back.
+    for writes in [false, true] {
+        let store = Rig::new(MediumKind::Dax).open().unwrap();
+        let [mut s, mut other] = [(); 2].map(|()| store.session().unwrap());
+        commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+        s.begin_read().unwrap();
+        if writes {
+            prepare(&mut s, 4, 2..=4, 2).unwrap();
+        }
+        s.abandon();
+        drop(s);
+        assert_eq!(failed(&other.begin_write()), writes);
+    }
+}
+
+#[test]
 fn p16_a_panic_in_a_retirement_fails_the_region() {
     // Failure: the retirement lock is kept by one that lives and will not come back to it; whoever needs room in the log
     // waits for ever.
