@@ -52,7 +52,7 @@ pub fn new_superblock(id: RegionId, budget: u64, kind: MediumKind, page_size: u3
         page_size,
         region: id,
         sequence: 1,
-        incarnation: Incarnation(1),
+        incarnation: Incarnation::FIRST,
         low_water: Jci::ZERO,
         budget,
         medium: kind,

@@ -7,17 +7,19 @@
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
-//! | unmarked | any | no | set the region aside, never apply it; adopt the base into a new region |
+//! | unmarked | never used | no | adopt the base into it |
+//! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 
 mod mapping;
 
 use self::mapping::New;
 use crate::assemble::{self, Parts};
 use crate::base::limits::MAX_REGION;
-use crate::base::{Error, MediumKind, RegionId, Result};
+use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
+use crate::format::layout::Layout;
 use crate::format::mark;
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{self, Superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
 use crate::shared::Places;
 use crate::shm::{AttachLock, Liveness, Segment};
@@ -167,6 +169,7 @@ fn open_cold(files: &SideFiles) -> Result<Arc<dyn Disk>> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let disk = FileDisk::create(&files.cold)?;
             disk.same_access(&files.base)?;
+            sync_dir(&files.dir)?; // the log will name blocks of it
             Ok(Arc::new(disk))
         }
         other => Ok(Arc::new(other?)),
@@ -180,6 +183,28 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
         return Ok(None);
     }
     Region::Disk(Arc::new(disk)).superblock().map(Some)
+}
+
+/// Whether there is nothing where a region has its superblocks and its log, but for what a power cut may have left of the first
+/// superblock that is written: an adoption ended there.
+fn holds_nothing(files: &SideFiles) -> Result<bool> {
+    let disk = FileDisk::open(&files.region)?;
+    let mut bytes = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < Layout::LOG_END {
+        let n = disk.read_at(at, &mut bytes)?;
+        if at == 0 {
+            bytes[superblock::SIZE..2 * superblock::SIZE].fill(0);
+        }
+        if bytes[..n].iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        if n < bytes.len() {
+            break;
+        }
+        at += n as u64;
+    }
+    Ok(true)
 }
 
 /// Attaches to the database of `base`; `None` if something was in the way that is out of it now: to be called again.
@@ -247,8 +272,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
         )
     };
     let region = open_region(files, superblock.medium)?;
-    let places =
-        Places::new(&crate::format::layout::Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
+    let places = Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
     if superblock.boot != boot_id() {
         return Err(unreachable("belongs to another boot of the machine"));
     }
@@ -276,9 +300,11 @@ fn first(
     liveness: Liveness,
     handle: &dyn BaseFile,
 ) -> Result<Option<Engine>> {
+    let marked = mark::identity(&header_of(handle)?);
     let found = match peek(files) {
         Ok(found) => found,
-        Err(error) if mark::identity(&header_of(handle)?).is_some() => return Err(error),
+        Err(error) if marked.is_some() => return Err(error),
+        Err(_) if holds_nothing(files)? => None,
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
@@ -288,12 +314,11 @@ fn first(
     if let Some(superblock) = &found {
         mapping::remove_dead(files, superblock);
     }
-    let marked = mark::identity(&header_of(handle)?);
     let (superblock, made) = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
-            set_aside(files, &id.to_string())?.iter().for_each(|p| remove(p));
+            discard(files)?;
             return Ok(None);
         }
         (Some(id), Some(s)) if s.region == id => {
@@ -301,18 +326,18 @@ fn first(
             (s, None)
         }
         (Some(id), _) => return Err(missing(files, id)),
-        (None, Some(s)) => {
-            let aside = set_aside(files, &s.region.to_string())?;
-            if s.complete {
-                // a clean close was interrupted after its last write: everything in it is at home
-                aside.iter().for_each(|p| remove(p));
-            }
+        // an adoption died before it marked the base
+        (None, Some(s)) if s.incarnation == Incarnation::FIRST => adopt(base, options, files, handle)?,
+        (None, Some(s)) if s.complete => {
+            // a clean close was interrupted after its last write: everything in it is at home
+            discard(files)?;
             return Ok(None);
         }
-        (None, None) => {
-            let (superblock, made) = adopt(base, options, files, handle)?;
-            (superblock, Some(made))
+        (None, Some(s)) => {
+            set_aside(files, &s.region.to_string())?;
+            return Ok(None);
         }
+        (None, None) => adopt(base, options, files, handle)?,
     };
     let region = open_region(files, superblock.medium)?;
     let cold = open_cold(files)?;
@@ -347,7 +372,7 @@ fn adopt(
     options: &Options,
     files: &SideFiles,
     handle: &dyn BaseFile,
-) -> Result<(Superblock, New)> {
+) -> Result<(Superblock, Option<New>)> {
     if options.region > MAX_REGION {
         let why = format!("a region of {} bytes was asked for; {MAX_REGION} are the most possible", options.region);
         return Err(Error::cant_open(&files.region, why));
@@ -367,7 +392,7 @@ fn adopt_locked(
     files: &SideFiles,
     handle: &dyn BaseFile,
     kind: MediumKind,
-) -> Result<(Superblock, New)> {
+) -> Result<(Superblock, Option<New>)> {
     let header = header_of(handle)?;
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
@@ -377,6 +402,7 @@ fn adopt_locked(
     random(&mut id.0)?;
     let superblock = assemble::new_superblock(id, options.region, kind, page_size);
     let disk = FileDisk::open(&files.region)?;
+    disk.set_len(0)?; // what an adoption that died has left
     disk.set_len(assemble::region_len(options.region, kind))?;
     let region = open_region(files, kind)?;
     let made = assemble::format_region(&region, &superblock).and_then(|()| {
@@ -395,7 +421,7 @@ fn adopt_locked(
         }
     });
     match made {
-        Ok(made) => Ok((superblock, made)),
+        Ok(made) => Ok((superblock, Some(made))),
         Err(error) => {
             if mark::identity(&header_of(handle)?) != Some(id) {
                 disk.set_len(0)?; // removed by the caller: nothing refers to it
@@ -415,21 +441,20 @@ fn stale(path: &Path, id: &str, n: u32) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Sets a region that is not the base's aside: never applied, never deleted, nor over another one that was. Answers where
-/// its files are.
-fn set_aside(files: &SideFiles, id: &str) -> Result<Vec<PathBuf>> {
-    let there = [&files.region, &files.cold].into_iter().filter(|path| path.exists());
+/// Sets a region that is not the base's aside: never applied, never deleted, nor over another one that was. The region last:
+/// as long as it has its name, the next open does what is left to do, and nobody takes the cold file for his own.
+fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
+    let both = [&files.cold, &files.region];
     // under the attach lock of the region, so that nobody else is about it
-    let taken = |n: &u32| [&files.region, &files.cold].iter().any(|path| stale(path, id, *n).exists());
+    let taken = |n: &u32| both.iter().any(|path| stale(path, id, *n).exists());
     let n = (1..).find(|n| !taken(n)).unwrap_or(u32::MAX);
-    let mut aside = Vec::new();
-    for path in there {
-        let to = stale(path, id, n);
-        rename_to_new(path, &to).map_err(|e| Error::io(path, "set aside", e))?;
-        aside.push(to);
+    for path in both {
+        if path.exists() {
+            rename_to_new(path, &stale(path, id, n)).map_err(|e| Error::io(path, "set aside", e))?;
+            sync_dir(&files.dir)?;
+        }
     }
-    sync_dir(&files.dir)?;
-    Ok(aside)
+    Ok(())
 }
 
 fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -439,6 +464,17 @@ fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to),
         done => Ok(done?),
     }
+}
+
+/// Removes the region and the cold file of a base that holds everything. A power cut may bring them back.
+fn discard(files: &SideFiles) -> Result<()> {
+    for path in [&files.region, &files.cold] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(path, "remove", e)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) {
@@ -469,8 +505,7 @@ impl Attached {
             remove(&path);
         }
         if done? {
-            remove(&files.region);
-            remove(&files.cold);
+            discard(&files)?;
             sync_dir(&files.dir)?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A region looked at from outside, without attaching and without writing: what the next open would find and do.
 
 use crate::base::checksum::seed;
-use crate::base::{BlockNo, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
+use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
 use crate::engine::Region;
 use crate::format::entry::{ENTRY, Entry};
 use crate::format::get_u64;
@@ -57,7 +57,14 @@ pub struct LogInspection {
 /// # Errors
 /// It cannot be read, or neither of its superblocks can be believed.
 pub fn inspect(path: &Path) -> Result<Option<Inspection>> {
-    let region = Region::Disk(Arc::new(FileDisk::open_read_only(path)?));
+    inspect_region(&Region::Disk(Arc::new(FileDisk::open_read_only(path)?)))
+}
+
+/// As [`inspect`], for a region that is open. What lies in memory that is mapped is looked at as a file, too.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_region(region: &Region) -> Result<Option<Inspection>> {
     if region.extent()? == 0 {
         return Ok(None);
     }
@@ -70,7 +77,7 @@ pub fn inspect(path: &Path) -> Result<Option<Inspection>> {
         incarnation: superblock.incarnation,
         complete: superblock.complete,
         low_water: superblock.low_water,
-        log: log_of(&region, &superblock),
+        log: log_of(region, &superblock),
     }))
 }
 
@@ -92,6 +99,11 @@ fn durable_pages(region: &Region, superblock: &Superblock, low_water: Jci) -> Re
         return Ok(0);
     }
     let layout = Layout::new(superblock.budget, superblock.page_size, true);
+    let len = region.extent()?;
+    if len < layout.len() {
+        // as an open refuses it; and the array that a garbled budget asks for would be read for hours
+        return Err(Error::corrupt(region.path(), "region", format!("{len} bytes of {}: it was cut", layout.len())));
+    }
     let entry_seed = seed(superblock.region, Incarnation(0));
     let mut pages: HashSet<PageNo> = HashSet::new();
     let mut bytes = [0u8; ENTRY as usize];

@@ -47,11 +47,9 @@ impl Keeper {
         }
     }
 
-    /// Wakes it if the log is a quarter full.
+    /// Wakes it if the log is to be retired.
     pub fn nudge(&self, engine: &Engine) {
-        let head = engine.shared.head();
-        let used = head.ring_head.load(Ordering::Relaxed) - head.ring_tail.load(Ordering::Relaxed);
-        if used > engine.layout.ring_slots / 4 && !self.wake.wanted.swap(true, StdOrdering::AcqRel) {
+        if is_due(engine) && !self.wake.wanted.swap(true, StdOrdering::AcqRel) {
             self.wake.bell.notify_one();
         }
     }
@@ -68,6 +66,15 @@ impl Keeper {
             let _ = self.thread.join();
         }
     }
+}
+
+/// True if half of the log is used: the later it is retired, the more often were its pages changed that are written once,
+/// but what is left has to last for the writers meanwhile.
+fn is_due(engine: &Engine) -> bool {
+    let head = engine.shared.head();
+    // the tail first: it never passes a head that was read later
+    let tail = head.ring_tail.load(Ordering::Acquire);
+    head.ring_head.load(Ordering::Relaxed).saturating_sub(tail) > engine.layout.ring_slots / 2
 }
 
 fn run(wake: &Wake, store: &Weak<Store>) {
@@ -106,8 +113,7 @@ fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> cr
     if head.clock.durable() < head.clock.published() {
         engine.flush(*slot, head.clock.published())?;
     }
-    let used = head.ring_head.load(Ordering::Relaxed) - head.ring_tail.load(Ordering::Relaxed);
-    if used > engine.layout.ring_slots / 4 {
+    if is_due(engine) {
         engine.write_homes(*slot, &Which::Logged, false, base.as_ref())?;
         if engine.pages.cold_used() > 0 {
             engine.maintain(*slot, || engine.tidy_cold()).transpose()?;

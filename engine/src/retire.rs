@@ -18,8 +18,9 @@ use crate::writeset::PageMap;
 use std::collections::BTreeSet;
 
 const R: Ordering = Ordering::Relaxed;
-/// Bytes of homes written at once.
-const RUN: usize = 1 << 20;
+/// Bytes of homes written at once, and synced before more are: what a device has been given to write, the flush of a commit
+/// may have to wait for.
+const RUN: usize = 256 << 10;
 
 /// Which pages a round of writing homes is about.
 pub enum Which {
@@ -119,8 +120,7 @@ impl Engine {
         let size = reader.copying(|| self.pages_at(pin, base))?;
         let written = self.write_versions(reader, &pages, pin, size, holding, base)?;
         let Some(written) = written else { return Ok(()) };
-        base.sync(Site::Homes).map_err(|error| self.shared.fail(&error))?; // what a failed sync kept is unknown
-        tally(&head.counters.syncs, 1);
+        self.sync_homes(base)?;
         tally(&head.counters.homes_written, written.len() as u64);
         for (v, page) in written {
             let virt = self.pages.virt(v);
@@ -140,6 +140,12 @@ impl Engine {
             head.ring_tail.store(end, Ordering::Release);
             tally(&head.counters.retirements, 1);
         }
+        Ok(())
+    }
+
+    fn sync_homes(&self, base: &dyn BaseFile) -> Result<()> {
+        base.sync(Site::Homes).map_err(|error| self.shared.fail(&error))?; // what a failed sync kept is unknown
+        tally(&self.shared.head().counters.syncs, 1);
         Ok(())
     }
 
@@ -211,13 +217,17 @@ impl Engine {
             grace.forget_dead(self.shared.slots(), &self.live);
             std::thread::sleep(std::time::Duration::from_micros(50));
         }
-        let mut run: Vec<u8> = Vec::new();
-        let mut run_at = 0u64;
+        let (mut run, mut run_at, mut unsynced): (Vec<u8>, u64, usize) = (Vec::new(), 0, 0);
         for &(_, page, virt) in &wanted {
             let at = u64::from(page.0 - 1) * page_size as u64;
             if !run.is_empty() && (at != run_at + run.len() as u64 || run.len() >= RUN) {
                 base.write_at(run_at, &run)?;
+                unsynced += run.len();
                 run.clear();
+            }
+            if unsynced >= RUN {
+                self.sync_homes(base)?;
+                unsynced = 0;
             }
             if run.is_empty() {
                 run_at = at;

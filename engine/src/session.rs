@@ -10,7 +10,7 @@ use crate::base::{Error, Incarnation, Jci, PageNo, Result};
 use crate::commit::Prepared;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
-use crate::pages::virt::Place;
+use crate::pages::virt::{Place, Virt};
 use crate::refusal;
 use crate::shared::tally;
 use crate::shm::{PinAt, SlotNo};
@@ -287,6 +287,33 @@ impl Session {
             None => self.read_committed(page, within, into)?,
         }
         Ok(())
+    }
+
+    /// Reads `page` from byte `within` on as this transaction found it: the snapshot, without own writes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `LockLost` without a snapshot.
+    pub fn read_before_image(&mut self, page: PageNo, within: u32, into: &mut [u8]) -> Result<()> {
+        self.store.engine().check()?;
+        self.read_committed(page, within, into)
+    }
+
+    /// True if `content` is the whole of `page` as this write transaction found it.
+    pub fn is_before_image(&mut self, page: PageNo, content: &[u8]) -> bool {
+        let (Some(pin), true, Some(size)) = (self.pin, self.holding, self.page_size()) else { return false };
+        if size as usize != content.len() || !matches!(self.committed_pages(), Ok(pages) if page.0 <= pages) {
+            return false;
+        }
+        let pages = &self.store.engine().pages;
+        if let Some(Place::Fast(block)) = pages.version(page, pin).map(Virt::place) {
+            // stable under the writer lock
+            return pages.geo().arena.view(block) == content;
+        }
+        let mut found = std::mem::take(&mut self.scratch);
+        found.resize(content.len(), 0);
+        let same = self.read_committed(page, 0, &mut found).is_ok() && found == content;
+        self.scratch = found;
+        same
     }
 
     fn read_committed(&mut self, page: PageNo, within: u32, into: &mut [u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};
 use crate::base::{Error, Jci, MediumKind, Result};
 use crate::engine::Engine;
-pub use crate::inspect::{Inspection, LogInspection, inspect};
+pub use crate::inspect::{Inspection, LogInspection, inspect, inspect_region};
 use crate::keeper::Keeper;
 use crate::medium::BaseOpener;
 use crate::refusal;

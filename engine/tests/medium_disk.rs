@@ -1,6 +1,10 @@
 //! Positioned I/O: short reads are zeros, what was written is there, a read-only handle writes nothing.
 #![allow(missing_docs)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../tests/src/needs.rs"]
+mod needs;
+
 use nvlite_engine::medium::{FileDisk, Site, sync_dir};
 use nvlite_engine::{Disk, Error, Result};
 

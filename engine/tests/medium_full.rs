@@ -3,6 +3,10 @@
 //! `SIGBUS` would come from a store to a page of a full tmpfs, `SIGXFSZ` from a file that grows over `RLIMIT_FSIZE`.
 #![allow(missing_docs)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../tests/src/needs.rs"]
+mod needs;
+
 use nvlite_engine::medium::{FileDisk, Mapped, MediumKind};
 use nvlite_engine::shm::Segment;
 use nvlite_engine::{Disk, Error, Pmem, Result};
@@ -15,21 +19,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
-    /// `None`, with the reason on stderr, where this process may not mount.
-    fn new(size: &str) -> Option<Tmpfs> {
+    /// `None` where this process may not mount.
+    fn new(kib: u64) -> Option<Tmpfs> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let option = format!("size={size}");
-        match Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(dir.path()).output() {
-            Ok(out) if out.status.success() => Some(Tmpfs(dir)),
-            Ok(out) => {
-                eprintln!("skipped: no tmpfs of its own: {}", String::from_utf8_lossy(&out.stderr).trim());
-                None
-            }
-            Err(e) => {
-                eprintln!("skipped: no mount program: {e}");
-                None
-            }
-        }
+        needs::tmpfs(dir.path(), kib).then_some(Tmpfs(dir))
     }
 }
 
@@ -41,7 +34,7 @@ impl Drop for Tmpfs {
 
 #[test]
 fn a_full_tmpfs_is_an_error_before_the_store() -> Result<()> {
-    let Some(tmpfs) = Tmpfs::new("1m") else { return Ok(()) };
+    let Some(tmpfs) = Tmpfs::new(1024) else { return Ok(()) };
     let region = Mapped::create(&tmpfs.0.path().join("region"), 64 << 20, MediumKind::Ram)?;
     region.allocate(0, 512 << 10)?;
     region.store((512 << 10) - 8, &[7; 8]);
@@ -56,7 +49,7 @@ fn a_full_tmpfs_is_an_error_before_the_store() -> Result<()> {
 
 #[test]
 fn a_full_disk_is_an_error_and_room_given_back_is_usable() -> Result<()> {
-    let Some(tmpfs) = Tmpfs::new("1m") else { return Ok(()) };
+    let Some(tmpfs) = Tmpfs::new(1024) else { return Ok(()) };
     let disk = FileDisk::create(&tmpfs.0.path().join("cold"))?;
     disk.allocate(0, 768 << 10)?;
     assert!(matches!(disk.allocate(768 << 10, 1 << 20), Err(Error::Full { .. })));
@@ -68,7 +61,7 @@ fn a_full_disk_is_an_error_and_room_given_back_is_usable() -> Result<()> {
 
 #[test]
 fn a_mapping_on_a_full_tmpfs_is_an_error_before_it_is_touched() -> Result<()> {
-    let Some(tmpfs) = Tmpfs::new("1m") else { return Ok(()) };
+    let Some(tmpfs) = Tmpfs::new(1024) else { return Ok(()) };
     let path = tmpfs.0.path().join("map");
     let segment = Segment::create(&path, 1 << 40)?; // a sparse file has room
     segment.commit(4096, 4096)?;

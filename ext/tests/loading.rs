@@ -1,11 +1,18 @@
 //! The extension as its users load it: by the `sqlite3` program and by Python, against Debian's SQLite and ours.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../tests/src/needs.rs"]
+mod needs;
+
 use rusqlite::Connection;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
+
+const SQLITE3: &str = "/usr/bin/sqlite3";
+const PYTHON: &str = "/usr/bin/python3";
 
 /// The library that cargo built beside this test.
 fn library() -> PathBuf {
@@ -27,11 +34,11 @@ fn run(command: &mut Command, input: &str) -> String {
 }
 
 fn sqlite3(script: &str) -> String {
-    run(Command::new("/usr/bin/sqlite3").arg("-batch"), script)
+    run(Command::new(SQLITE3).arg("-batch"), script)
 }
 
 fn python(script: &str) -> String {
-    run(Command::new("/usr/bin/python3").arg("-"), script)
+    run(Command::new(PYTHON).arg("-"), script)
 }
 
 fn load() -> String {
@@ -41,6 +48,9 @@ fn load() -> String {
 
 #[test]
 fn the_sqlite3_program_loads_it() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let db = dir.path().join("x.db");
     let script = format!(
@@ -62,6 +72,9 @@ fn stock_is_complete(dir: &Path, db: &Path, sum: i64) {
 
 #[test]
 fn python_loads_it() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let db = dir.path().join("x.db");
     let script = format!(
@@ -79,6 +92,9 @@ fn python_loads_it() {
 
 #[test]
 fn loading_again_after_shutdown_works() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     // sqlite3_shutdown forgets automatic extensions and the order of the VFSs.
     let dir = TempDir::new().unwrap();
     let script = format!(
@@ -95,6 +111,9 @@ fn loading_again_after_shutdown_works() {
 
 #[test]
 fn it_can_be_the_default_for_names_that_match() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let script = format!(
         ".load {}\n.open {dir}/app.db\n.vfsname\nCREATE TABLE t(x);\nINSERT INTO t VALUES (5);\n.open {dir}/other.sqlite\n.vfsname\nCREATE TABLE t(x);\n\
@@ -102,7 +121,7 @@ fn it_can_be_the_default_for_names_that_match() {
         load(),
         dir = dir.path().display()
     );
-    let mut command = Command::new("/usr/bin/sqlite3");
+    let mut command = Command::new(SQLITE3);
     let output = run(command.arg("-batch").env("NVLITE_DEFAULT", "1").env("NVLITE_MATCH", "*.db"), &script);
     let names: Vec<&str> = output.lines().collect();
     assert_eq!(names, ["nvlite/unix", "unix", "nvlite/unix"]);
@@ -112,10 +131,13 @@ fn it_can_be_the_default_for_names_that_match() {
 
 #[test]
 fn the_environment_sets_parameters_and_the_uri_wins() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let shell = |uri: &str, medium: &str| {
         let script = format!(".load {}\n.open file:{}/{uri}\nCREATE TABLE t(x);\n", load(), dir.path().display());
-        run(Command::new("/usr/bin/sqlite3").arg("-batch").env("NVLITE_MEDIUM", medium), &script)
+        run(Command::new(SQLITE3).arg("-batch").env("NVLITE_MEDIUM", medium), &script)
     };
     assert!(shell("a.db?vfs=nvlite", "tape").contains("unable to open"), "a bad value in the environment");
     assert_eq!(shell("b.db?vfs=nvlite&medium=file", "tape"), "");
@@ -138,6 +160,9 @@ fn loaded_beside_a_linked_copy_it_leaves_the_linked_one_alone() {
 
 #[test]
 fn the_library_contains_no_copy_of_sqlite_and_exports_its_entry_only() {
+    if !needs::program("nm") {
+        return;
+    }
     let symbols = run(Command::new("nm").arg("-D").arg("--defined-only").arg(library()), "");
     let exported: Vec<&str> = symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!(exported, ["sqlite3_nvlite_init"]);

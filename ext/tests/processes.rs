@@ -1,6 +1,10 @@
 //! Several processes on one database: Python programs that load the extension.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../tests/src/needs.rs"]
+mod needs;
+
 use rusqlite::Connection;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+
+const PYTHON: &str = "/usr/bin/python3";
 
 fn library() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
@@ -54,7 +60,7 @@ fn python(library: &Path, uri: &str, script: &str) -> Command {
         "import select,sqlite3,sys\nl=sqlite3.connect(':memory:'); l.enable_load_extension(True); l.load_extension({library:?})\n\
          d=sqlite3.connect({uri:?},uri=True,timeout=60,isolation_level=None)\n"
     );
-    let mut command = Command::new("/usr/bin/python3");
+    let mut command = Command::new(PYTHON);
     command.arg("-c").arg(prelude + script).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -85,6 +91,9 @@ d.close()
 
 #[test]
 fn writers_of_four_processes() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     for medium in ["file", "ram"] {
         let site = Site::new(medium);
         let spawn = |me: i32| site.python(&format!("ME={me}\n{WRITER}")).spawn().unwrap();
@@ -102,6 +111,9 @@ fn writers_of_four_processes() {
 
 #[test]
 fn processes_that_open_and_close_at_once() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     for medium in ["file", "ram"] {
         let site = Site::new(medium);
         let made = output(&mut site.python("d.execute('CREATE TABLE t(p INT, i INT)'); d.close()"));
@@ -127,6 +139,9 @@ fn processes_that_open_and_close_at_once() {
 
 #[test]
 fn a_killed_writer_loses_nothing_that_it_was_told_is_committed() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     for (medium, level) in [("file", "FULL"), ("file", "OFF"), ("ram", "FULL")] {
         let site = Site::new(medium);
         let script = format!(
@@ -161,6 +176,9 @@ fn a_killed_writer_loses_nothing_that_it_was_told_is_committed() {
 
 #[test]
 fn a_writer_killed_beside_a_living_reader() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     for medium in ["file", "ram"] {
         let site = Site::new(medium);
         let reader = site.python(
@@ -223,8 +241,7 @@ fn the_newest_sqlite_loads_it_too() {
 
 /// Runs as an ordinary user: root may do everything. `None` if we are not root ourselves.
 fn as_nobody(site: &Site, uri: &str, script: &str) -> Option<String> {
-    // SAFETY: no arguments, no state.
-    if unsafe { libc::geteuid() } != 0 {
+    if !needs::root() {
         return None;
     }
     let copy = site.shm.path().join("libnvlite.so");
@@ -237,6 +254,9 @@ fn as_nobody(site: &Site, uri: &str, script: &str) -> Option<String> {
 
 #[test]
 fn a_file_and_a_directory_that_may_only_be_read() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     let site = Site::new("file");
     let plain = Connection::open(site.db()).unwrap();
     plain.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (7)").unwrap();
@@ -255,6 +275,9 @@ fn a_file_and_a_directory_that_may_only_be_read() {
 
 #[test]
 fn a_marked_file_that_may_only_be_read_is_an_error_with_a_reason() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     let site = Site::new("file");
     let uri = site.uri() + "&keep_region=1";
     let made = output(&mut python(&library(), &uri, "d.execute('CREATE TABLE t(x)'); d.close()"));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| nvlite_fuzz::entry_mark(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = nvlite_fuzz::entry_mark(data);
+});

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| nvlite_fuzz::journal(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = (nvlite_fuzz::journal(data), nvlite_fuzz::body(data));
+});

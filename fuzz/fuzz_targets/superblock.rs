@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| nvlite_fuzz::superblock(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = nvlite_fuzz::superblock(data);
+});

@@ -3,6 +3,7 @@
 # test program. usage: image.sh DIR DAX_GUEST -> DIR/vmlinuz, DIR/initrd
 # Exits with 3 if the kernel cannot be fetched.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # as in run.sh
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=$1
 guest=$2

@@ -46,7 +46,7 @@ fn rounds(dir: &Path, workload: &str, n: u32, unit: Duration) {
 #[test]
 fn on_ram_nothing_acknowledged_is_lost() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
-        return eprintln!("skipped: there is no tmpfs at /dev/shm");
+        return nvlite_tests::needs::skipped("tmpfs at /dev/shm");
     };
     rounds(dir.path(), "store-ram", 10, Duration::from_millis(40));
 }

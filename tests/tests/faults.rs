@@ -1,5 +1,6 @@
 //! A disk that fails is worse than one that loses power: the program lives on and may believe what is not so. Here every write,
-//! sync, growth and cut of the simulated files fails in turn, once or from then on, with an I/O error or for lack of room.
+//! sync, growth and cut of the simulated files fails in turn, once or from then on, with an I/O error or for lack of room: of the
+//! first format and of recovery, of transactions and checkpoints, and of the clean close.
 //! The store must say so or get over it; what it answers afterwards must be right, and so must what the next process recovers,
 //! with or without a power cut.
 
@@ -9,21 +10,29 @@ use nvlite_engine::MediumKind;
 use nvlite_tests::sim::drive::{Db as _, Subject as _};
 use nvlite_tests::sim::history::{Shape, Step};
 use nvlite_tests::sim::nvlite::{Nvlite, NvliteDb};
-use nvlite_tests::sim::{Fault, Model, Policy, World};
+use nvlite_tests::sim::{Fault, Image, Model, Policy, World};
 use std::sync::Arc;
 
 const SHAPE: Shape = Shape { steps: 40, max_pages: 90, reopens: 0, checkpoints: 8, large: 5, ..Shape::LONG };
+const SHORT: Shape = Shape { steps: 8, checkpoints: 4, large: 3, ..SHAPE };
 
 /// What is known of the content: at least `acknowledged`, at most the newest of the model.
+#[derive(Clone)]
 struct Known {
     model: Model,
     acknowledged: u64,
+    /// Events before a close that nothing had failed before.
+    closing: Option<usize>,
 }
 
 impl Known {
     fn check(&self, db: &mut NvliteDb, context: &str) -> u64 {
         let content = db.content().unwrap_or_else(|e| panic!("{context}: {e}"));
-        let found = self.model.identify(&content, self.acknowledged, self.model.newest());
+        self.found(&content, context)
+    }
+
+    fn found(&self, content: &[u8], context: &str) -> u64 {
+        let found = self.model.identify(content, self.acknowledged, self.model.newest());
         found.unwrap_or_else(|e| panic!("{context}: {e}"))
     }
 }
@@ -63,6 +72,13 @@ fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str
     let image = world.crash_at(world.events());
     let mut db = subject.open(world).unwrap_or_else(|e| panic!("{context}: the next process: {e}"));
     known.check(&mut db, &format!("{context}: the next process"));
+    power_cuts(subject, &image, known, context);
+    if let Some(events) = known.closing {
+        power_cuts(subject, &world.crash_at(events), known, &format!("{context}: before the close"));
+    }
+}
+
+fn power_cuts(subject: &Nvlite, image: &Image, known: &Known, context: &str) {
     for policy in [Policy::Oldest, Policy::Newest, Policy::Events(1), Policy::Units(2)] {
         let after = World::new(image.clone(), subject.kind, policy.clone());
         let context = format!("{context}: a power cut, {policy:?}");
@@ -71,36 +87,83 @@ fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str
     }
 }
 
-fn fail_everywhere(kind: MediumKind, seed: u64) {
+/// Opens, plays, reads and closes. Answers the first error; what was read before it is right.
+fn live(subject: &Nvlite, world: &Arc<World>, steps: &[Step], known: &mut Known, context: &str) -> Result<(), String> {
+    let mut db = subject.open(world)?;
+    world.materialise();
+    // what recovery has served must not go away
+    known.acknowledged = known.found(&db.content()?, context);
+    known.model = known.model.until(known.acknowledged);
+    let mut error = play(&mut db, steps, known);
+    // Reading goes on, or says that the region has failed; it is never wrong.
+    match db.content() {
+        Ok(content) => _ = known.found(&content, &format!("{context}: {error:?}")),
+        Err(e) => error = error.or(Some(e)),
+    }
+    match error {
+        // the process ends without a close, or closes what has failed
+        Some(e) if known.model.newest().is_multiple_of(2) => Err(e),
+        Some(e) => db.close().and(Err(e)),
+        None => {
+            known.closing = Some(world.events());
+            db.close()
+        }
+    }
+}
+
+/// Where lives begin that a fault interrupts: a machine, and what is known of what is on it.
+struct Start {
+    name: &'static str,
+    image: Image,
+    policy: Policy,
+    known: Known,
+}
+
+impl Start {
+    fn all(subject: &Nvlite, steps: &[Step]) -> Vec<Start> {
+        let new = || Known { model: Model::new(SHAPE.page_size), acknowledged: 0, closing: None };
+        let world = World::new(subject.media(), subject.kind, Policy::Newest);
+        let (mut db, mut known) = (subject.open(&world).expect("opens"), new());
+        let played = play(&mut db, steps, &mut known);
+        assert_eq!(played, None);
+        let left = world.crash_at(world.events());
+        vec![
+            Start { name: "new", image: subject.media(), policy: Policy::Newest, known: new() },
+            Start { name: "after a death", image: left.clone(), policy: Policy::Newest, known: known.clone() },
+            Start { name: "after a power cut", image: left, policy: Policy::Units(3), known },
+        ]
+    }
+}
+
+/// Operations of a whole life fail in turn: after one, the one that is `step` further on.
+fn fail_everywhere(kind: MediumKind, shape: Shape, seed: u64, step: impl Fn(u64) -> u64) {
     let subject = Nvlite { kind, budget: 160 << 10, finish: true };
-    let steps = SHAPE.history(seed);
+    let steps = shape.history(seed);
     let (mut failed, mut survived) = (0, 0);
-    for errno in [libc::EIO, libc::ENOSPC] {
-        for times in [1, u64::MAX] {
+    for start in Start::all(&subject, &steps) {
+        for (errno, times) in [libc::EIO, libc::ENOSPC].into_iter().flat_map(|e| [(e, 1), (e, u64::MAX)]) {
             let mut after = 0;
             loop {
-                let context = format!("{kind:?}, seed {seed}, error {errno} x {times} after {after} operations");
-                let world = World::new(subject.media(), kind, Policy::Newest);
-                let mut db = subject.open(&world).unwrap_or_else(|e| panic!("{context}: {e}"));
-                let mut known = Known { model: Model::new(SHAPE.page_size), acknowledged: 0 };
+                let context =
+                    format!("{kind:?}, {}, seed {seed}, error {errno} x {times} after {after} operations", start.name);
+                let world = World::new(start.image.clone(), kind, start.policy.clone());
+                let mut known = start.known.clone();
                 world.fail(Some(Fault { after, errno, times }));
-                let error = play(&mut db, &steps, &mut known);
-                if error.is_none() && world.struck() == 0 {
+                let lived = live(&subject, &world, &steps, &mut known, &context);
+                if world.struck() == 0 {
+                    lived.unwrap_or_else(|e| panic!("{context}: nothing failed, and yet: {e}"));
                     break;
                 }
-                if error.is_some() {
-                    failed += 1
-                } else {
-                    survived += 1
+                match &lived {
+                    Err(_) => failed += 1,
+                    Ok(()) => survived += 1,
                 }
-                // Reading goes on, or says that the region has failed; it is never wrong.
-                if let Ok(content) = db.content() {
-                    let found = known.model.identify(&content, known.acknowledged, known.model.newest());
-                    found.unwrap_or_else(|e| panic!("{context}: {error:?}: {e}"));
-                }
-                drop(db);
-                afterwards(&subject, &world, &known, &format!("{context}: {error:?}"));
-                after += 1 + after / 8;
+                assert!(
+                    lived.is_err() || times == 1,
+                    "{context}: a close that can write nothing says that all is well"
+                );
+                afterwards(&subject, &world, &known, &format!("{context}: {lived:?}"));
+                after += step(after);
             }
         }
     }
@@ -110,12 +173,20 @@ fn fail_everywhere(kind: MediumKind, seed: u64) {
 
 #[test]
 fn every_operation_on_file_may_fail() {
-    fail_everywhere(MediumKind::File, 1);
-    fail_everywhere(MediumKind::File, 2);
+    fail_everywhere(MediumKind::File, SHORT, 1, |_| 1);
+    fail_everywhere(MediumKind::File, SHORT, 2, |_| 1);
 }
 
 #[test]
 fn every_operation_beside_dax_may_fail() {
-    fail_everywhere(MediumKind::Dax, 1);
-    fail_everywhere(MediumKind::Dax, 2);
+    fail_everywhere(MediumKind::Dax, SHORT, 1, |_| 1);
+    fail_everywhere(MediumKind::Dax, SHORT, 2, |_| 1);
+}
+
+#[test]
+fn operations_of_long_histories_may_fail() {
+    for kind in [MediumKind::File, MediumKind::Dax] {
+        fail_everywhere(kind, SHAPE, 1, |after| 1 + after / 8);
+        fail_everywhere(kind, SHAPE, 2, |after| 1 + after / 8);
+    }
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::panic)]
 
+use nvlite_tests::needs;
 use nvlite_tests::sql::{System, integrity, log, stock_integrity};
 use rusqlite::{Connection, ErrorCode};
 use std::ffi::CString;
@@ -20,12 +21,7 @@ struct Mount {
 impl Mount {
     fn new(kib: u64) -> Option<Mount> {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = CString::new(dir.path().to_str()?).ok()?;
-        let options = CString::new(format!("size={kib}k")).ok()?;
-        // SAFETY: all four strings end with a zero and outlive the call.
-        let code =
-            unsafe { libc::mount(c"none".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast()) };
-        (code == 0).then_some(Mount { dir })
+        needs::tmpfs(dir.path(), kib).then_some(Mount { dir })
     }
 }
 
@@ -73,10 +69,7 @@ fn a_full_disk_is_an_error_and_nothing_more() {
     log::listen();
     for system in System::NVLITE {
         for left in [0, 4, 8, 16, 32, 64, 128, 256, 512] {
-            let Some(mount) = Mount::new(12 << 10) else {
-                println!("skipped: mounting a tmpfs needs root");
-                return;
-            };
+            let Some(mount) = Mount::new(12 << 10) else { return };
             let context = format!("{system:?}, {left} KiB left");
             let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
             let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: {e}"));
@@ -113,10 +106,7 @@ fn a_full_disk_is_an_error_and_nothing_more() {
 fn an_open_on_a_full_disk_is_an_error() {
     log::listen();
     for system in System::NVLITE {
-        let Some(mount) = Mount::new(8 << 10) else {
-            println!("skipped: mounting a tmpfs needs root");
-            return;
-        };
+        let Some(mount) = Mount::new(8 << 10) else { return };
         let path = mount.dir.path().join("full.db");
         let stock = Connection::open(&path).expect("creates");
         stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
@@ -215,9 +205,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
 #[test]
 fn a_directory_that_is_not_writable_is_an_error() {
     log::listen();
-    // SAFETY: a plain system call.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: needs root to become somebody else");
+    if !needs::root() {
         return;
     }
     use std::os::unix::fs::PermissionsExt as _;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 700;
 const PRODUCT: &[&str] = &["engine/src", "vfs/src", "ext/src", "bench/src"];
-const PACKAGES: &[&str] = &["engine", "vfs", "ext", "bench", "tests"];
+const PACKAGES: &[&str] = &["engine", "vfs", "ext", "bench", "tests", "fuzz/src"];
 
 /// The engine's modules from the ground up. A module names those of earlier rows only; those of one row, none of the
 /// others, but for the last: what a VFS sees is one whole.

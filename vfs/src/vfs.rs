@@ -82,8 +82,8 @@ unsafe extern "C" fn x_open(
         match unsafe { place(instance, name, flags) } {
             // SAFETY: SQLite's own arguments, passed on.
             Place::Ours => unsafe { open_main(vfs, instance, name, file, flags, out) },
-            // SAFETY: the memory has szOsFile bytes.
-            Place::Private => unsafe { journal::open(file, flags, out) },
+            // SAFETY: the memory has szOsFile bytes; SQLite closes a journal before its database.
+            Place::Private(owner) => unsafe { journal::open(file, owner, flags, out) },
             Place::Refused => SQLITE_CANTOPEN,
             Place::Default => {
                 if flags & SQLITE_OPEN_MAIN_DB != 0 {
@@ -99,8 +99,8 @@ unsafe extern "C" fn x_open(
 enum Place {
     /// A main database.
     Ours,
-    /// The rollback journal of one of ours: private memory, because nothing ever needs it (P8).
-    Private,
+    /// The rollback journal of one of ours: private memory, because nobody else ever needs it (P8).
+    Private(*mut sqlite3_file),
     /// The WAL of one of ours: there is none.
     Refused,
     /// Temporary files; super-journals, which only a stock database attached to ours needs, and needs on its disk;
@@ -115,13 +115,13 @@ unsafe fn place(instance: &Instance, name: sqlite3_filename, flags: c_int) -> Pl
         return Place::Default;
     }
     // SAFETY: SQLite gives a file name of its own form for these types, and its owner is an open file.
-    let owner_is_ours = || unsafe { file::is_ours((instance.api.database_file_object)(name)) };
+    let owner = || unsafe { Some((instance.api.database_file_object)(name)).filter(|owner| file::is_ours(*owner)) };
     // SAFETY: as the caller promises.
     if flags & SQLITE_OPEN_MAIN_DB != 0 && flags & SQLITE_OPEN_DELETEONCLOSE == 0 && unsafe { instance.wants(name) } {
         Place::Ours
-    } else if flags & SQLITE_OPEN_MAIN_JOURNAL != 0 && owner_is_ours() {
-        Place::Private
-    } else if flags & SQLITE_OPEN_WAL != 0 && owner_is_ours() {
+    } else if let Some(owner) = (flags & SQLITE_OPEN_MAIN_JOURNAL != 0).then(owner).flatten() {
+        Place::Private(owner)
+    } else if flags & SQLITE_OPEN_WAL != 0 && owner().is_some() {
         Place::Refused
     } else {
         Place::Default

@@ -50,6 +50,11 @@ impl VirtNo {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// Of a region that was made and never opened: whoever opens it begins the next.
+    pub const FIRST: Incarnation = Incarnation(1);
+}
+
 /// Identity of a region, random, written in its superblock and in the mark of its base file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RegionId(pub [u8; 16]);

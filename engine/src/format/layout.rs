@@ -30,10 +30,13 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Where the log of the largest region ends.
+    pub const LOG_END: u64 = RING_AT + (32 << 20);
+
     /// The layout for a budget.
     #[must_use]
     pub fn new(budget: u64, page_size: u32, blocks_inside: bool) -> Layout {
-        let (least, most) = if blocks_inside { (64 << 10, 4 << 20) } else { (256 << 10, 32 << 20) };
+        let (least, most) = if blocks_inside { (64 << 10, 4 << 20) } else { (256 << 10, Layout::LOG_END - RING_AT) };
         let ring = (budget / 8).clamp(least, most) / DEVICE_BLOCK * DEVICE_BLOCK;
         let block = u64::from(page_size.max(MIN_PAGE_SIZE)) + if blocks_inside { ENTRY } else { 0 };
         let room = if blocks_inside { budget.saturating_sub(RING_AT + ring + DEVICE_BLOCK) } else { budget };

@@ -13,6 +13,9 @@ pub mod layout;
 pub mod mark;
 pub mod superblock;
 
+/// No sequence, incarnation or JCI comes so far; what says so is garbage, and counting on from it would overflow.
+pub const COUNT_MAX: u64 = 1 << 62;
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FormatError {

@@ -21,7 +21,7 @@
 //! | 128 | 960 | the mapping's path |
 //! | 4088 | 8 | checksum of bytes 0..4088 |
 
-use super::{FormatError, get_u16, get_u32, get_u64, put};
+use super::{COUNT_MAX, FormatError, get_u16, get_u32, get_u64, put};
 use crate::base::MediumKind;
 use crate::base::checksum::checksum;
 use crate::base::limits::MAX_REGION;
@@ -133,6 +133,9 @@ impl Superblock {
         if !(1 << 16..=MAX_REGION).contains(&get_u64(b, 56)) {
             return Err(FormatError::OutOfRange("the budget"));
         }
+        if [32, 40, 48].iter().any(|&at| get_u64(b, at) > COUNT_MAX) {
+            return Err(FormatError::OutOfRange("a counter"));
+        }
         let path_len = usize::from(get_u16(b, 66));
         if path_len > PATH_MAX {
             return Err(FormatError::OutOfRange("the length of a path"));
@@ -172,5 +175,39 @@ impl Superblock {
             (Err(why), Err(FormatError::Foreign)) => Err(why),
             (Err(_), Err(why)) => Err(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_cannot_be_counted_on_from_are_refused() {
+        let good = Superblock {
+            page_size: 512,
+            region: RegionId([3; 16]),
+            sequence: COUNT_MAX,
+            incarnation: Incarnation(COUNT_MAX),
+            low_water: Jci(COUNT_MAX),
+            budget: 1 << 20,
+            medium: MediumKind::Ram,
+            complete: true,
+            pages: 1,
+            nonce: [4; 16],
+            boot: [5; 16],
+            shape: 6,
+            mapping_len: 7,
+            mapping: b"/dev/shm/x".to_vec(),
+        };
+        assert_eq!(Superblock::decode(&good.encode()).as_ref(), Ok(&good));
+        let refused = |change: fn(&mut Superblock)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert_eq!(Superblock::decode(&bad.encode()), Err(FormatError::OutOfRange("a counter")));
+        };
+        refused(|s| s.sequence = u64::MAX);
+        refused(|s| s.incarnation.0 = COUNT_MAX + 1);
+        refused(|s| s.low_water.0 = u64::MAX);
     }
 }

@@ -66,3 +66,33 @@ pub(super) unsafe fn zero(to: *mut u8, len: usize) {
         store_bytes(to.add(granules * GRANULE), zeros.as_ptr(), tail);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_stored_and_cleared_wherever_they_begin_and_end() {
+        let from: Vec<u8> = (1..=250).collect();
+        let mut words = [0_u64; 40];
+        let to = words.as_mut_ptr().cast::<u8>();
+        for at in 0..9 {
+            for len in (0..34).chain([8 * MANY - 1, 8 * MANY + 17]) {
+                // SAFETY: within `from` and `words`; nobody else touches them.
+                let got = unsafe {
+                    std::ptr::write_bytes(to, 0xEE, 320);
+                    store(to.add(at), from.as_ptr(), len);
+                    std::slice::from_raw_parts(to, 320).to_vec()
+                };
+                let rest = |got: &[u8]| got[..at].iter().chain(&got[at + len..]).all(|&byte| byte == 0xEE);
+                assert!(rest(&got) && got[at..at + len] == from[..len], "{len} bytes at {at}");
+                // SAFETY: as above.
+                let got = unsafe {
+                    zero(to.add(at), len);
+                    std::slice::from_raw_parts(to, 320).to_vec()
+                };
+                assert!(rest(&got) && got[at..at + len].iter().all(|&byte| byte == 0), "{len} zeros at {at}");
+            }
+        }
+    }
+}

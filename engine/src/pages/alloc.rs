@@ -78,6 +78,10 @@ impl Pages {
         self.shared.segment.commit(p.blocks, n * size_of::<Block>() as u64)?;
         self.shared.segment.commit(p.touched, n * 8)?;
         if let Some(pmem) = &self.pmem {
+            // how long it must be is not known before
+            if pmem.len() < layout.len() {
+                return Err(self.corrupt("region", format!("{} bytes of {}: it was cut", pmem.len(), layout.len())));
+            }
             pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
         }
         heads::init(&self.shared)?;

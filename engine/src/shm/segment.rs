@@ -172,7 +172,7 @@ impl Segment {
     pub fn copy_in(&self, off: u64, from: &[u8]) {
         let dst = self.ptr(off, from.len() as u64);
         // SAFETY: `ptr` checked the destination; `from` is not in the mapping, of which no `&[u8]` exists.
-        unsafe { bytes::copy(from.as_ptr(), dst, from.len()) }
+        unsafe { bytes::store(from.as_ptr(), dst, from.len()) }
     }
 
     /// Copies `len` bytes from `src` to `dst`, ranges that must not overlap.

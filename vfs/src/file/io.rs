@@ -2,8 +2,11 @@
 
 use super::Conn;
 use crate::error::{Failure, Outcome};
-use crate::sys::{SQLITE_IOERR_LOCK, SQLITE_IOERR_SHORT_READ};
+use crate::lock::Level;
+use crate::sys::{SQLITE_IOERR_LOCK, SQLITE_IOERR_SHORT_READ, SQLITE_OK};
+use nvlite_engine::PageNo;
 use nvlite_engine::format::mark::{self, HEADER};
+use std::ffi::c_int;
 
 /// What `PRAGMA mmap_size` allows at most as SQLite is commonly built (`SQLITE_MAX_MMAP_SIZE`). Asking for so much means all:
 /// we map nothing for it.
@@ -63,6 +66,37 @@ impl Conn {
 
     pub(super) fn size(&mut self) -> Outcome<u64> {
         Ok(self.session()?.size()?)
+    }
+
+    /// Number of the write transaction in progress, or of the last one and the time since.
+    pub(crate) fn transaction(&self) -> u64 {
+        // The time between two transactions is a time of its own: what a transaction left behind is not seen in it.
+        self.transaction * 2 + u64::from(self.level >= Level::Reserved)
+    }
+
+    /// Reads a page as the write transaction found it.
+    pub(crate) fn read_before_image(&mut self, page: PageNo, within: u32, into: &mut [u8]) -> c_int {
+        let read = self.session().and_then(|session| Ok(session.read_before_image(page, within, into)?));
+        match read {
+            Ok(()) => SQLITE_OK,
+            Err(Failure::Code(code)) => code,
+            Err(failure) => self.report(&failure),
+        }
+    }
+
+    /// True if `content` is the whole page as the write transaction found it.
+    pub(crate) fn is_before_image(&mut self, page: PageNo, content: &[u8]) -> bool {
+        self.link.as_mut().is_some_and(|link| link.session.is_before_image(page, content))
+    }
+
+    /// Lets one `PRAGMA journal_mode` of our own pass to SQLite.
+    pub(crate) fn let_journal_mode_pass(&mut self, pass: bool) {
+        self.own_journal_mode = pass;
+    }
+
+    /// True if it may write: then it keeps a journal.
+    pub(crate) fn may_journal(&self) -> bool {
+        !self.read_only
     }
 
     /// True if nobody has asked for pointers to pages (`PRAGMA mmap_size`) yet.

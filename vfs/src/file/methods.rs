@@ -192,6 +192,9 @@ unsafe extern "C" fn x_device_characteristics(file: *mut sqlite3_file) -> c_int 
         | SQLITE_IOCAP_POWERSAFE_OVERWRITE
         // Reads of part of a page see the same bytes as reads of the page: xRead serves any range of the snapshot.
         | SQLITE_IOCAP_SUBPAGE_READ
+        // "A file cannot be deleted when open": its journal is private memory that nobody else could delete, so SQLite need
+        // not close it with every transaction.
+        | SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN
         // "The file cannot be changed": a connection with immutable=1 keeps one snapshot from open to close.
         // SAFETY: SQLite calls our methods with our files only.
         | unsafe { conn_of(file) }.map_or(0, |conn| if conn.asked.immutable { SQLITE_IOCAP_IMMUTABLE } else { 0 })

@@ -72,6 +72,10 @@ pub struct Conn {
     level: Level,
     /// The newest commit that SQLite has seen through this file.
     newest: Option<Jci>,
+    /// Write transactions begun: a journal belongs to one of them.
+    transaction: u64,
+    /// `PRAGMA journal_mode` is our own and passes.
+    own_journal_mode: bool,
     sync: sync::Tracker,
     /// `SQLITE_FCNTL_MMAP_SIZE`.
     mmap_limit: i64,
@@ -108,6 +112,8 @@ impl Conn {
             header,
             level: Level::None,
             newest: None,
+            transaction: 0,
+            own_journal_mode: false,
             sync: sync::Tracker::default(),
             mmap_limit: 0,
             lock_timeout: 0,
@@ -192,7 +198,10 @@ impl Conn {
         match step {
             Step::Pin => self.pin()?,
             Step::Write if self.read_only => return Err(self.refuse_write()),
-            Step::Write => self.session()?.begin_write()?,
+            Step::Write => {
+                self.session()?.begin_write()?;
+                self.transaction += 1;
+            }
             Step::Nothing | Step::EndWrite | Step::EndRead => {}
         }
         self.level = self.level.max(to);

@@ -18,6 +18,7 @@ pub(super) unsafe fn answer(conn: &mut Conn, argument: *mut *mut c_char) -> Outc
         (text(*argument.add(1)).unwrap_or_default(), text(*argument.add(2)))
     };
     let reply = match name.to_ascii_lowercase().as_str() {
+        "journal_mode" if conn.own_journal_mode => None,
         // The engine journals, whatever SQLite would like to do: the truth is "memory". Programs that switch to WAL and
         // insist on hearing so can have it.
         "journal_mode" => Some(if conn.asked.config.reply_wal { "wal" } else { "memory" }),

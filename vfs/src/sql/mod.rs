@@ -45,7 +45,7 @@ pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: Erro
     match installed {
         Ok(()) => {
             // SAFETY: as the caller promises.
-            unsafe { read_in_place(&instance.api, db) };
+            unsafe { settle(&instance.api, db) };
             SQLITE_OK
         }
         Err(code) => {
@@ -58,19 +58,35 @@ pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: Erro
     }
 }
 
-/// Lets the connection read pages where they lie instead of copying each (`PRAGMA mmap_size`), if its main database is ours
-/// and the program has no wish of its own. For a stock file that has its dangers, for ours it has none; a program that does
-/// not want it says `PRAGMA mmap_size=0`.
+/// What a new connection is told if its main database is ours, and what costs a program nothing that it could miss.
+///
+/// It reads pages where they lie instead of copying each (`PRAGMA mmap_size`), if the program has no wish of its own: for a
+/// stock file that has its dangers, for ours it has none; a program that does not want it says `PRAGMA mmap_size=0`.
+///
+/// It keeps its rollback journal through us, where a journal only refers to the pages of the snapshot, and keeps it open
+/// (`journal_mode=PERSIST`). Otherwise SQLite holds a copy of every page that it changes. Either serves.
 ///
 /// # Safety
 /// `db` is a connection of this library that is not in use.
-unsafe fn read_in_place(api: &Api, db: *mut sqlite3) {
-    // SAFETY: as the caller promises.
-    let ours = unsafe { database(api, db, "main") };
-    if ours.is_ok_and(|conn| conn.has_no_mmap_limit()) {
-        let sql = to_c(&format!("PRAGMA main.mmap_size={MOST_MMAP}"));
-        // SAFETY: as the caller promises. A SQLite that was built without mmap refuses, and copies.
-        unsafe { (api.exec)(db, sql.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()) };
+unsafe fn settle(api: &Api, db: *mut sqlite3) {
+    let run = |sql: &str| {
+        // SAFETY: as the caller promises. What SQLite refuses (one without mmap, a database that cannot be opened) stays as
+        // it is; the program's own first statement says why.
+        unsafe { (api.exec)(db, to_c(sql).as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()) };
+    };
+    // SAFETY: as the caller promises; no method of the file runs while the answer is used.
+    let ours = || unsafe { database(api, db, "main") }.ok();
+    let Some(conn) = ours() else { return };
+    let (places, journals) = (conn.has_no_mmap_limit(), conn.may_journal());
+    if places {
+        run(&format!("PRAGMA main.mmap_size={MOST_MMAP}"));
+    }
+    if journals {
+        ours().into_iter().for_each(|conn| conn.let_journal_mode_pass(true));
+        run("PRAGMA main.journal_mode=PERSIST");
+        ours().into_iter().for_each(|conn| conn.let_journal_mode_pass(false));
+        // SQLite fails an open after which an error is set; that of a statement of ours would do
+        run("");
     }
 }
 

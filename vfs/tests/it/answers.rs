@@ -190,7 +190,8 @@ fn version_3_methods_without_shared_memory_and_honest_characteristics() {
         let claimed = ffi::SQLITE_IOCAP_SAFE_APPEND
             | ffi::SQLITE_IOCAP_SEQUENTIAL
             | ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
-            | ffi::SQLITE_IOCAP_SUBPAGE_READ;
+            | ffi::SQLITE_IOCAP_SUBPAGE_READ
+            | ffi::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN;
         assert_eq!(bits, claimed, "a new bit needs its sentence and its test");
         let mut reserved: c_int = -1;
         assert_eq!((methods.xCheckReservedLock.unwrap())(file, &mut reserved), ffi::SQLITE_OK);

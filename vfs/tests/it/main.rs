@@ -5,6 +5,10 @@ mod answers;
 mod attach;
 mod files;
 mod formats;
+mod journal;
+#[allow(dead_code, reason = "not all of it is needed here")]
+#[path = "../../../tests/src/needs.rs"]
+mod needs;
 mod pragmas;
 mod snapshots;
 mod sql;

@@ -1,10 +1,16 @@
 //! Stock and ours in one process: P15.
 
+use crate::needs;
 use crate::support::*;
 use rusqlite::ffi;
 
+const PYTHON: &str = "/usr/bin/python3";
+
 #[test]
 fn p15_our_close_does_not_drop_the_locks_of_a_stock_connection() {
+    if !needs::program(PYTHON) {
+        return;
+    }
     on_both(|site| {
         // The stock connection holds SHARED; a handle of ours on the same file, opened and closed, must not let go of it.
         let holder = site.stock();
@@ -18,7 +24,7 @@ fn p15_our_close_does_not_drop_the_locks_of_a_stock_connection() {
             "import sqlite3,sys\nd=sqlite3.connect({:?},timeout=0,isolation_level=None)\ntry:\n d.execute('BEGIN EXCLUSIVE')\n print('got it')\nexcept sqlite3.OperationalError as e:\n print(e)",
             site.path()
         );
-        let output = std::process::Command::new("/usr/bin/python3").arg("-c").arg(script).output().unwrap();
+        let output = std::process::Command::new(PYTHON).arg("-c").arg(script).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "database is locked");
         holder.execute_batch("COMMIT").unwrap();
     });
