@@ -37,7 +37,7 @@ impl Apply<'_> {
                 let block = self.block_for(page, fresh);
                 let arena = &self.pages.geo().arena;
                 for (at, bytes) in ranges {
-                    self.stored(block, at, bytes.len() as u32);
+                    self.pages.note_stored(block, at, bytes.len() as u32);
                     arena.store(block, at, bytes);
                 }
             }
@@ -75,20 +75,41 @@ impl Apply<'_> {
         fetched || self.pins.within(virt.birth(), self.jci)
     }
 
+    /// The block of `virt`, if it may be stored to: it is this commit's own, or nobody sees it.
+    fn own_block(&self, virt: &Virt) -> Option<BlockNo> {
+        match virt.place() {
+            Place::Fast(b) if virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)) => Some(b),
+            _ => None,
+        }
+    }
+
+    /// Why a group of ranges cannot be applied, for who applies what another one reserved for.
+    pub fn lacks(&self, page: PageNo, fresh: bool) -> Option<&'static str> {
+        let newest = self.pages.newest(page).map(|(_, virt)| virt);
+        if newest.is_some_and(|virt| self.own_block(virt).is_some()) {
+            return None;
+        }
+        match newest.map(Virt::place) {
+            Some(Place::Fast(_)) => {}
+            _ if fresh => {}
+            _ => return Some("a page that it changes is not in the fast tier"),
+        }
+        (self.pages.free_blocks() == 0).then_some("no free block")
+    }
+
     /// The block to store into: the current one, cleared if `fresh`, or a copy.
     fn block_for(&self, page: PageNo, fresh: bool) -> BlockNo {
         let (pages, arena) = (self.pages, &self.pages.geo().arena);
         let newest = pages.newest(page);
         if let Some((_, virt)) = newest
-            && let Place::Fast(b) = virt.place()
-            && (virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)))
+            && let Some(b) = self.own_block(virt)
         {
             let dirty = virt.dirty.load(R);
             if dirty == 0 && self.pages.entry(b).is_none_or(|entry| entry.page != page) {
                 // until now its home would have done: from here on the block is the page's place, all of it. A block that is
                 // that already stays it since when it was: were its entry as young as this commit, and so not believed after
                 // a crash, that of an older version's block would be
-                self.stored(b, 0, arena.size());
+                self.pages.note_stored(b, 0, arena.size());
                 self.own_entry(page, b);
             }
             if dirty != self.jci.0 {
@@ -96,7 +117,7 @@ impl Apply<'_> {
                 count(&pages.shared.head().counters.pages_in_place, 1);
             }
             if fresh {
-                self.stored(b, 0, arena.size());
+                self.pages.note_stored(b, 0, arena.size());
                 arena.zero(b);
             }
             return b;
@@ -105,11 +126,12 @@ impl Apply<'_> {
         let older = newest.map_or(VirtNo::NONE, |(v, _)| v);
         let v = pages.take_virt(page, self.jci, older);
         let b = pages.take_block(v).expect("prepare reserved a block for every page");
-        self.stored(b, 0, arena.size());
+        self.pages.note_stored(b, 0, arena.size());
         match newest.map(|(_, virt)| virt.place()) {
             Some(Place::Fast(old)) if !fresh => arena.copy(old, b),
             _ => {
-                debug_assert!(fresh, "prepare brought page {page} in");
+                // not for debugging only: the page would be zeros but for what this commit changes
+                assert!(fresh, "prepare brought page {page} in");
                 arena.zero(b);
             }
         }
@@ -130,27 +152,9 @@ impl Apply<'_> {
     /// Says in the durable array that `b` is the page's place from this commit on.
     fn own_entry(&self, page: PageNo, b: BlockNo) {
         if self.pages.pmem.is_some() {
-            self.stored(b, 0, 0);
+            self.pages.note_stored(b, 0, 0);
             self.pages.block(b).flags.fetch_or(ENTRY_CHANGED, R);
             self.pages.store_entry(b, Some(Entry { page, birth: self.jci }));
-        }
-    }
-
-    /// Notes bytes that the next retirement has to flush, before they are stored: a dead writer's stores are known, too.
-    fn stored(&self, b: BlockNo, at: u32, len: u32) {
-        if self.pages.pmem.is_none() {
-            return;
-        }
-        let block = self.pages.block(b);
-        let seen = block.stored.load(R);
-        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
-            self.pages.push_touched(b);
-        }
-        if len > 0 {
-            let unit = (self.pages.geo().arena.size() / 64).max(64);
-            let (first, last) = (at / unit, (at + len - 1) / unit);
-            let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
-            block.stored.store(seen | mask, R);
         }
     }
 }

@@ -156,8 +156,6 @@ pub fn unmark_base(base: &dyn BaseFile, pages: u32, page_size: u32) -> Result<()
 /// As [`Engine::first`].
 pub fn from_parts(parts: Parts) -> Result<Engine> {
     let handle = parts.base.open()?;
-    let mut start = [0u8; 16];
-    parts.region.load(0, &mut start)?;
     let mut header = [0u8; mark::HEADER];
     handle.read_at(0, &mut header)?;
     if mark::identity(&header).is_none() {
@@ -212,7 +210,7 @@ impl Engine {
         head.clock.init(next.low_water);
         head.retired.store(next.low_water.0, Ordering::Relaxed);
         head.attested.store(next.low_water.0, Ordering::Relaxed);
-        let engine = Engine::new(shared, region, cold, base, liveness, next)?;
+        let engine = Engine::new(shared, region, cold, base, liveness, &next)?;
         engine.fill(handle.as_ref())?;
         Ok(engine)
     }
@@ -221,7 +219,7 @@ impl Engine {
     ///
     /// # Errors
     /// Of the media.
-    pub fn join(parts: Parts, superblock: Superblock) -> Result<Engine> {
+    pub fn join(parts: Parts, superblock: &Superblock) -> Result<Engine> {
         let Parts { region, cold, base, segment, liveness, .. } = parts;
         let places = Places::new(&Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_))));
         let shared = Arc::new(Shared::new(Arc::new(segment), places, region.path())?);
@@ -295,7 +293,7 @@ impl Engine {
         let base = base.as_ref();
         let head = self.shared.head();
         self.shared.slots().reap_dead(&self.live);
-        if !self.hold(self.keeper, base)? {
+        if !self.hold(self.keeper)? {
             return Ok(false);
         }
         let result = self.write_all_home(base);
@@ -306,7 +304,7 @@ impl Engine {
 
     fn write_all_home(&self, base: &dyn BaseFile) -> Result<()> {
         let published = self.shared.published();
-        self.flush(self.keeper, published, base)?;
+        self.flush(self.keeper, published)?;
         let mut size = (0, 4096);
         if let Some(geo) = self.pages.geometry() {
             self.retire_now(base)?;

@@ -12,7 +12,9 @@
 
 mod mapping;
 
+use self::mapping::New;
 use crate::assemble::{self, Parts};
+use crate::base::limits::MAX_REGION;
 use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
 use crate::format::layout::Layout;
@@ -205,11 +207,11 @@ fn holds_nothing(files: &SideFiles) -> Result<bool> {
     Ok(true)
 }
 
-/// Attaches to the database of `base`.
+/// Attaches to the database of `base`; `None` if something was in the way that is out of it now: to be called again.
 ///
 /// # Errors
 /// As the table says; `Busy` while another process is in the middle of attaching, or stock SQLite uses the file.
-pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> {
+pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Attached>> {
     let files = SideFiles::of(base.path(), options.region_dir.as_deref());
     let handle = base.open()?;
     let header = header_of(handle.as_ref())?;
@@ -222,14 +224,14 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> 
     let (lock_file, lock) = lock_region(&files)?;
     let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
     let result = if liveness.anyone_else() {
-        join(&base, options, &files, liveness)
+        join(&base, options, &files, liveness).map(Some)
     } else {
         first(&base, options, &files, liveness, handle.as_ref())
     };
     match result {
         Ok(engine) => {
             drop(lock);
-            Ok(Attached { engine, files, lock_file })
+            Ok(engine.map(|engine| Attached { engine, files, lock_file }))
         }
         Err(error) => {
             // an empty region file is one that this call made
@@ -286,7 +288,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
     }
     let cold = open_cold(files)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
-    let engine = Engine::join(parts, superblock)?;
+    let engine = Engine::join(parts, &superblock)?;
     engine.shared.check()?;
     Ok(engine)
 }
@@ -297,7 +299,7 @@ fn first(
     files: &SideFiles,
     liveness: Liveness,
     handle: &dyn BaseFile,
-) -> Result<Engine> {
+) -> Result<Option<Engine>> {
     let marked = mark::identity(&header_of(handle)?);
     let found = match peek(files) {
         Ok(found) => found,
@@ -306,22 +308,22 @@ fn first(
         Err(error) => {
             tracing::warn!(%error, "setting an unusable region aside");
             set_aside(files, "unreadable")?;
-            return Err(Error::Busy("a stale region was set aside; try again"));
+            return Ok(None);
         }
     };
     if let Some(superblock) = &found {
         mapping::remove_dead(files, superblock);
     }
-    let superblock = match (marked, found) {
+    let (superblock, made) = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
             discard(files)?;
-            return Err(Error::Busy("a clean close was finished; try again"));
+            return Ok(None);
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
-            s
+            (s, None)
         }
         (Some(id), _) => return Err(missing(files, id)),
         // an adoption died before it marked the base
@@ -329,18 +331,17 @@ fn first(
         (None, Some(s)) if s.complete => {
             // a clean close was interrupted after its last write: everything in it is at home
             discard(files)?;
-            return Err(Error::Busy("a clean close was finished; try again"));
+            return Ok(None);
         }
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
-            return Err(Error::Busy("a stale region was set aside; try again"));
+            return Ok(None);
         }
         (None, None) => adopt(base, options, files, handle)?,
     };
     let region = open_region(files, superblock.medium)?;
     let cold = open_cold(files)?;
-    let len = assemble::mapping_len(superblock.budget, superblock.medium);
-    let (segment, path, nonce) = mapping::create(files, superblock.region, len, superblock.budget)?;
+    let New { segment, path, nonce, len } = made.map_or_else(|| mapping::create(files, &superblock), Ok)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
         s.mapping = path.as_os_str().as_bytes().to_vec();
@@ -349,7 +350,7 @@ fn first(
         s.boot = boot_id();
         s.shape = places.shape();
     });
-    engine.inspect_err(|_| remove(&path))
+    engine.inspect_err(|_| remove(&path)).map(Some)
 }
 
 fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -> Result<()> {
@@ -371,7 +372,11 @@ fn adopt(
     options: &Options,
     files: &SideFiles,
     handle: &dyn BaseFile,
-) -> Result<Superblock> {
+) -> Result<(Superblock, Option<New>)> {
+    if options.region > MAX_REGION {
+        let why = format!("a region of {} bytes was asked for; {MAX_REGION} are the most possible", options.region);
+        return Err(Error::cant_open(&files.region, why));
+    }
     let kind = choose_medium(options, files)?;
     if !assemble::is_blank(handle)? {
         base.recover_stock()?;
@@ -382,7 +387,12 @@ fn adopt(
     result
 }
 
-fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Superblock> {
+fn adopt_locked(
+    options: &Options,
+    files: &SideFiles,
+    handle: &dyn BaseFile,
+    kind: MediumKind,
+) -> Result<(Superblock, Option<New>)> {
     let header = header_of(handle)?;
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
@@ -400,12 +410,20 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
         if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent)?;
         }
-        assemble::mark_base(handle, id)
+        // whatever may be refused comes before the mark: from there on the base is of no use without its region
+        let made = mapping::create(files, &superblock)?;
+        match assemble::mark_base(handle, id) {
+            Ok(_) => Ok(made),
+            Err(error) => {
+                remove(&made.path);
+                Err(error)
+            }
+        }
     });
     match made {
-        Ok(_) => Ok(superblock),
+        Ok(made) => Ok((superblock, Some(made))),
         Err(error) => {
-            if mark::identity(&header_of(handle)?).is_none() {
+            if mark::identity(&header_of(handle)?) != Some(id) {
                 disk.set_len(0)?; // removed by the caller: nothing refers to it
             }
             Err(error)
@@ -413,22 +431,39 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     }
 }
 
-fn stale(path: &Path, id: &str) -> PathBuf {
+/// Where the file at `path` goes that is set aside: the `n`-th of that name.
+fn stale(path: &Path, id: &str, n: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".stale-{id}"));
+    if n > 1 {
+        name.push(format!("-{n}"));
+    }
     PathBuf::from(name)
 }
 
-/// Sets a region that is not the base's aside: never applied, never deleted. The region last: as long as it has its name, the
-/// next open does what is left to do, and nobody takes the cold file for his own.
+/// Sets a region that is not the base's aside: never applied, never deleted, nor over another one that was. The region last:
+/// as long as it has its name, the next open does what is left to do, and nobody takes the cold file for his own.
 fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
-    for path in [&files.cold, &files.region] {
+    let both = [&files.cold, &files.region];
+    // under the attach lock of the region, so that nobody else is about it
+    let taken = |n: &u32| both.iter().any(|path| stale(path, id, *n).exists());
+    let n = (1..).find(|n| !taken(n)).unwrap_or(u32::MAX);
+    for path in both {
         if path.exists() {
-            std::fs::rename(path, stale(path, id)).map_err(|e| Error::io(path, "set aside", e))?;
+            rename_to_new(path, &stale(path, id, n)).map_err(|e| Error::io(path, "set aside", e))?;
             sync_dir(&files.dir)?;
         }
     }
     Ok(())
+}
+
+fn rename_to_new(from: &Path, to: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // a file system without: nothing was there when we looked
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to),
+        done => Ok(done?),
+    }
 }
 
 /// Removes the region and the cold file of a base that holds everything. A power cut may bring them back.
@@ -482,8 +517,7 @@ fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
     if engine.shared.check().is_err() {
         return Ok(false);
     }
-    let base = engine.base.open()?;
-    engine.flush(engine.keeper, engine.shared.published(), base.as_ref())?;
+    engine.flush(engine.keeper, engine.shared.published())?;
     if !last {
         engine.shared.slots().release(engine.keeper);
         return Ok(false);

@@ -82,6 +82,7 @@ impl Engine {
         shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
     ) -> Jci {
         let (head, slots) = (self.shared.head(), self.shared.slots());
+        let change = self.shared.begin();
         let jci = head.clock.published().next();
         let parts = prepared.packer.parts();
         // announced before its slots are taken: a flush leader that finds them taken waits for the commit
@@ -105,7 +106,7 @@ impl Engine {
         if gate {
             head.clock.close_gate(slots.holder(slot));
         }
-        prepared.pins.gather(&self.pages, slot, (!gate).then(|| head.clock.visible()));
+        prepared.pins.gather(&self.pages, Some(slot), (!gate).then(|| head.clock.visible()));
         self.apply_record(jci, &mut prepared.packer, &prepared.pins, gate, shadow);
         if prepared.shrinks {
             head.shrunk.store(jci.0, R);
@@ -123,6 +124,7 @@ impl Engine {
         }
         head.pending_jci.store(0, Ordering::Release);
         count(&head.counters.commits, 1);
+        change.done();
         jci
     }
 
@@ -195,10 +197,8 @@ impl Engine {
     }
 
     /// Under the writer lock, after its holder died: brings the lists in order, finishes or drops the commit in progress.
-    pub fn repair(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<()> {
-        let (head, slots) = (self.shared.head(), self.shared.slots());
-        let _ = base;
-        head.maintenance.store(0, R);
+    pub fn repair(&self) -> Result<()> {
+        let head = self.shared.head();
         let jci = Jci(head.pending_jci.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
         let record = if pending { self.pending_record(jci) } else { None };
@@ -214,7 +214,7 @@ impl Engine {
         }
         self.pages.rebuild(&keep);
         match record {
-            Some(parts) => self.finish(slot, jci, &parts)?,
+            Some(parts) => self.finish(jci, &parts)?,
             // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring
             None if pending => self.drop_pending()?,
             None => {}
@@ -223,9 +223,7 @@ impl Engine {
         // nobody has slots that are not published: what the dead one took is finished or a hole
         head.published_pos.fetch_max(head.ring_head.load(Ordering::Acquire), Ordering::AcqRel);
         if head.clock.gate_owner().is_some() {
-            let pin = slots.get(slot).pin();
-            head.clock.open_gate_at(head.clock.published(), slots.get(slot));
-            pin.map_or_else(|| slots.get(slot).unpin(), |jci| slots.get(slot).set_pin(jci));
+            head.clock.open_gate_of_the_dead();
         }
         Ok(())
     }
@@ -247,7 +245,7 @@ impl Engine {
             .collect()
     }
 
-    fn finish(&self, slot: SlotNo, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
+    fn finish(&self, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
         let (head, page_size) = (self.shared.head(), self.pages.geo().arena.size());
         if let Region::Pmem(pmem) = &self.region {
             // its owner may have died before its fence
@@ -264,21 +262,26 @@ impl Engine {
         while self.pages.free_blocks() < pages && self.pages.grow()? {}
         let mut pins = Pins::default();
         let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
-        pins.gather(&self.pages, slot, visible);
+        // our own, too: we may be a reader who met a dead writer, and it does not move
+        pins.gather(&self.pages, None, visible);
         // a closed gate: the dead writer may have stored in place, and only what no pin saw; a copy is right as well
         let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
         let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };
         for (page, change) in changes {
             // a shadow block has its block already
-            if matches!(change, Change::Ranges { .. }) && (!in_place || fetches) && self.pages.free_blocks() == 0 {
+            if let Change::Ranges { fresh, .. } = change
+                && let Some(cause) = apply.lacks(page, fresh)
+            {
                 return Err(Error::Full {
                     path: self.region.path().to_owned(),
                     what: "the commit of a dead process",
-                    cause: "no free block".into(),
+                    cause: cause.into(),
                 });
             }
             apply.group(page, change);
         }
+        // it may have; to say so of one that did not only makes what an earlier one cut off wait for more readers
+        head.shrunk.store(jci.0, R);
         head.clock.publish(jci);
         if self.mapped() {
             head.clock.set_durable(jci);

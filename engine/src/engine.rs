@@ -9,7 +9,7 @@ use crate::format::superblock::{self, Superblock};
 use crate::format::{FormatError, mark};
 use crate::medium::{BaseFile, BaseOpener, Disk, Pmem, Site};
 use crate::pages::Pages;
-use crate::pages::virt::{Place, Virt};
+use crate::pages::virt::Virt;
 use crate::shared::{Shared, count, tally};
 use crate::shm::{ForkGuard, Hold, Liveness, PinAt, Pinned, SlotNo};
 use std::path::Path;
@@ -21,6 +21,8 @@ const MAINTENANCE: Duration = Duration::from_millis(100);
 
 /// Which of a slot's words holds the last commit of its connection.
 pub const COMMITTED: usize = 0;
+/// Which of them is 1 while the connection holds the writer lock, or tries to, for maintenance.
+const MAINTAINS: usize = 1;
 
 /// What the region lies on.
 #[derive(Clone)]
@@ -115,8 +117,8 @@ pub struct Engine {
     pub base: Arc<dyn BaseOpener>,
     /// Who is alive.
     pub live: Liveness,
-    /// The superblock as last written by anyone this process knows of; `low_water`, `page_size` and `sequence` move.
-    pub superblock: Mutex<Superblock>,
+    /// Held while the superblock is changed.
+    superblock: Mutex<()>,
     /// The layout with the page size unknown: all that the log needs.
     pub layout: Layout,
     /// Seed of the log's checksums in this incarnation.
@@ -138,7 +140,7 @@ impl Engine {
         cold: Arc<dyn Disk>,
         base: Arc<dyn BaseOpener>,
         live: Liveness,
-        superblock: Superblock,
+        superblock: &Superblock,
     ) -> Result<Engine> {
         let pmem = match &region {
             Region::Pmem(p) => Some(p.clone()),
@@ -151,7 +153,7 @@ impl Engine {
         let keeper = shared.slots().claim(live.own(), &live)?;
         let base_identity = base.identity()?;
         let fork = ForkGuard::new()?;
-        let superblock = Mutex::new(superblock);
+        let superblock = Mutex::default();
         Ok(Engine { shared, pages, region, base, live, superblock, layout, seed, id, base_identity, keeper, fork })
     }
 
@@ -182,14 +184,16 @@ impl Engine {
     }
 
     /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
-    pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>, base: &dyn BaseFile) -> Result<Jci> {
+    pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>) -> Result<Jci> {
         let slots = self.shared.slots();
-        let alive = |holder| slots.is_alive(holder, &self.live);
+        // the gate of a region that has failed is not opened any more: not to be waited for
+        let alive = |holder| slots.is_alive(holder, &self.live) && self.shared.check().is_ok();
         loop {
             match self.shared.head().clock.pin(slots.get(slot), at, at_least, &alive) {
                 Pinned::At(jci) => return Ok(jci),
                 Pinned::OwnerDead(_) => {
-                    if self.hold(slot, base)? {
+                    self.check()?;
+                    if self.hold(slot)? {
                         self.shared.head().writer.release(slots, slot);
                     }
                     self.check()?;
@@ -199,7 +203,7 @@ impl Engine {
     }
 
     /// Takes the writer lock, repairing what a dead holder left (P13). False if it is busy.
-    pub fn hold(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+    pub fn hold(&self, slot: SlotNo) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         match head.writer.try_hold(slots, slot, &self.live) {
             Hold::Busy => Ok(false),
@@ -207,9 +211,10 @@ impl Engine {
             Hold::HeldAfterDeath { dead } => {
                 tracing::warn!(?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
-                if let Err(error) = self.repair(slot, base) {
+                if let Err(error) = self.repair() {
+                    let failed = self.shared.fail(&error);
                     head.writer.release(slots, slot);
-                    return Err(self.shared.fail(&error));
+                    return Err(failed);
                 }
                 head.writer.repair_done(slots, slot);
                 slots.reap_dead(&self.live);
@@ -219,18 +224,19 @@ impl Engine {
     }
 
     /// As [`hold`](Self::hold), but a lock held for maintenance is waited for, for a while: it is given back soon.
-    pub fn hold_past_maintenance(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<bool> {
+    pub fn hold_past_maintenance(&self, slot: SlotNo) -> Result<bool> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
         let mut began = None;
         loop {
-            // read before the attempt, too: one that fails after the word was cleared met the maintainer
-            let maintenance = || self.shared.head().maintenance.load(Ordering::SeqCst) != 0;
-            let before = maintenance();
-            if self.hold(slot, base)? {
+            let turns = head.maintained.load(Ordering::Relaxed);
+            if self.hold(slot)? {
                 return Ok(true);
             }
+            // The holder first: one that is not found any more has counted its turn.
+            let maintains = |no| slots.get(no).words[MAINTAINS].load(Ordering::Relaxed) != 0;
+            let met = head.writer.holder().is_some_and(maintains) || head.maintained.load(Ordering::Relaxed) != turns;
             let waited = began.get_or_insert_with(Instant::now).elapsed();
-            // a maintainer that died before it had the lock leaves the word set: no reason to wait for ever
-            if !(before || maintenance()) || waited > MAINTENANCE {
+            if !met || waited > MAINTENANCE {
                 return Ok(false);
             }
             self.check()?;
@@ -241,13 +247,19 @@ impl Engine {
     /// Does `work` under the writer lock if nobody wants it; `None` if somebody does.
     pub fn maintain<T>(&self, slot: SlotNo, work: impl FnOnce() -> T) -> Option<T> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
-        head.maintenance.store(1, Ordering::SeqCst);
+        let word = &slots.get(slot).words[MAINTAINS];
+        // before it is held: who finds us holding it finds what for
+        word.store(1, Ordering::Relaxed);
         let held = head.writer.try_hold_idle(slots, slot) == Hold::Held;
-        let done = held.then(work);
-        head.maintenance.store(0, Ordering::SeqCst);
-        if held {
+        let done = held.then(|| {
+            let change = self.shared.begin();
+            let done = work();
+            change.done();
+            count(&head.maintained, 1);
             head.writer.release(slots, slot);
-        }
+            done
+        });
+        word.store(0, Ordering::Relaxed);
         done
     }
 
@@ -295,26 +307,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Pages of the database at `pin`, from its header; 0 if it is empty.
+    /// Pages of the database at `pin`, from its header; 0 if it is empty, which it is before the first commit only: to take
+    /// what cannot be read for empty would be to drop all pages.
     pub fn pages_at(&self, pin: Jci, base: &dyn BaseFile) -> Result<u32> {
         if self.pages.geometry().is_none() {
             return Ok(0);
         }
-        let Some(virt) = self.pages.version(PageNo(1), pin) else {
-            return Ok(0);
-        };
-        if virt.place() == Place::Home {
-            return self.home_pages(base);
+        let mut header = [0u8; mark::HEADER];
+        if let Some(virt) = self.pages.version(PageNo(1), pin) {
+            self.read_page(PageNo(1), Some(virt), 0, &mut header, base)?;
         }
-        let mut header = [0u8; mark::HEADER];
-        self.read_page(PageNo(1), Some(virt), 0, &mut header, base)?;
-        Ok(mark::pages(&header).unwrap_or(0))
-    }
-
-    fn home_pages(&self, base: &dyn BaseFile) -> Result<u32> {
-        let mut header = [0u8; mark::HEADER];
-        base.read_at(0, &mut header)?;
-        Ok(mark::pages(&header).unwrap_or(0))
+        match mark::pages(&header) {
+            None if pin > Jci::ZERO => {
+                let detail = format!("it does not say how many pages the database has at commit {pin}");
+                Err(Error::corrupt(self.base.path(), "database header", detail))
+            }
+            pages => Ok(pages.unwrap_or(0)),
+        }
     }
 
     /// Checksum of a body in this incarnation.
@@ -325,16 +334,17 @@ impl Engine {
 
     /// Changes the superblock and makes it durable. Under the writer or the retirement lock, or before anybody is attached.
     pub fn update_superblock(&self, change: impl FnOnce(&mut Superblock)) -> Result<()> {
-        let mut held = self.superblock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.superblock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.shared.check()?;
         let head = self.shared.head();
         let mut next = self.region.superblock()?;
         change(&mut next);
         next.sequence = next.sequence.max(head.superblock_sequence.load(Ordering::Relaxed)) + 1;
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
-        self.region.write_superblock(&next)?;
+        // what became of this copy is not known then: the next attempt would be on the other, which is good
+        self.region.write_superblock(&next).map_err(|error| self.shared.fail(&error))?;
         let counters = &head.counters;
         tally(if self.mapped() { &counters.fences } else { &counters.syncs }, 1);
-        *held = next;
         Ok(())
     }
 }

@@ -55,8 +55,7 @@ impl Engine {
         let virt = self.pages.virt(v);
         if let Place::Cold(_) = virt.place() {
             if self.mapped() && virt.is_dirty() {
-                self.pages.block(block).stored.store(u64::MAX, R);
-                self.pages.push_touched(block);
+                self.pages.note_stored(block, 0, arena.size());
                 let birth = Jci(virt.dirty.load(R));
                 self.pages.store_entry(block, Some(crate::format::entry::Entry { page, birth }));
                 self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);
@@ -90,15 +89,9 @@ impl Engine {
         });
     }
 
-    /// Makes sure that `n` blocks are free, without touching the pages in `keep`. Under the writer lock of `slot`.
+    /// Makes sure that `n` blocks are free, without touching the pages in `keep`. Under the writer lock.
     /// Answers how many are free: fewer only if the fast tier is too small or readers pin it.
-    pub fn ensure_blocks(
-        &self,
-        slot: SlotNo,
-        n: u32,
-        keep: &dyn Fn(PageNo) -> bool,
-        base: &dyn BaseFile,
-    ) -> Result<u32> {
+    pub fn ensure_blocks(&self, n: u32, keep: &dyn Fn(PageNo) -> bool, base: &dyn BaseFile) -> Result<u32> {
         self.pages.pump();
         while self.pages.free_blocks() < n && self.pages.grow()? {}
         if self.pages.free_blocks() >= n {
@@ -107,7 +100,7 @@ impl Engine {
         let start = Instant::now();
         for round in 0.. {
             self.shared.slots().reap_dead(&self.live);
-            let freed = self.sweep(slot, n.max(BATCH), round > 1, keep, base)?;
+            let freed = self.sweep(n.max(BATCH), round > 1, keep, base)?;
             if self.mapped() {
                 self.retire_now(base)?;
             }
@@ -133,23 +126,15 @@ impl Engine {
 
     /// One pass of the second-chance hand: gives back what nobody needs, evicts what is clean, writes home what is dirty.
     /// Answers how many blocks are on their way to be free.
-    fn sweep(
-        &self,
-        slot: SlotNo,
-        want: u32,
-        urgent: bool,
-        keep: &dyn Fn(PageNo) -> bool,
-        base: &dyn BaseFile,
-    ) -> Result<u32> {
+    fn sweep(&self, want: u32, urgent: bool, keep: &dyn Fn(PageNo) -> bool, base: &dyn BaseFile) -> Result<u32> {
         let (head, present) = (self.shared.head(), self.shared.head().blocks_present.load(R));
         let mut pins = Pins::default();
-        pins.gather(&self.pages, slot, Some(head.clock.visible()));
-        let own = self.shared.slots().get(slot).pin();
+        pins.gather(&self.pages, None, Some(head.clock.visible()));
         let (mut freed, mut dirty) = (0, Vec::new());
         // beyond the end of the database nothing is current; what a reader from before the cut needs stays
         let size = self.pages_at(head.clock.published(), base)?;
         let cut = Jci(head.shrunk.load(R));
-        let gone = |page: PageNo| page.0 > size && !pins.below(cut) && own.is_none_or(|p| p >= cut);
+        let gone = |page: PageNo| page.0 > size && !pins.below(cut);
         let mut hand = head.sweep_hand.load(R);
         for _ in 0..present {
             if freed + dirty.len() as u32 >= want {
@@ -165,7 +150,7 @@ impl Engine {
             let page = virt.page();
             let Some((newest, _)) = heads::find(&self.shared, page) else { continue };
             if newest != v {
-                freed += self.free_old(newest, v, &pins, own, urgent)?;
+                freed += self.free_old(newest, v, &pins, urgent)?;
                 continue;
             }
             if page.0 == 1 || keep(page) {
@@ -187,7 +172,7 @@ impl Engine {
             if virt.is_dirty() {
                 dirty.push(page);
             } else {
-                freed += u32::from(self.evict(newest, &pins, own)?);
+                freed += u32::from(self.evict(newest, &pins)?);
             }
         }
         head.sweep_hand.store(hand, R);
@@ -198,7 +183,7 @@ impl Engine {
                 if let Some((v, virt)) = self.pages.newest(page)
                     && !virt.is_dirty()
                 {
-                    freed += u32::from(self.evict(v, &pins, own)?);
+                    freed += u32::from(self.evict(v, &pins)?);
                 }
             }
         }
@@ -235,13 +220,12 @@ impl Engine {
     }
 
     /// Frees the block of a clean newest version: its home has the same content.
-    fn evict(&self, v: VirtNo, pins: &Pins, own: Option<Jci>) -> Result<bool> {
+    fn evict(&self, v: VirtNo, pins: &Pins) -> Result<bool> {
         let virt = self.pages.virt(v);
         let Place::Fast(_) = virt.place() else { return Ok(false) };
         self.pages.clear_older_entries(v);
         let until = self.shared.published();
-        let older_readers = pins.below(virt.birth()) || own.is_some_and(|p| p < virt.birth());
-        if virt.older() == VirtNo::NONE && !older_readers {
+        if virt.older() == VirtNo::NONE && !pins.below(virt.birth()) {
             heads::remove(&self.shared, virt.page());
             self.pages.discard(v, until, false);
         } else {
@@ -254,7 +238,7 @@ impl Engine {
 
     /// A version that is not the newest: taken out of its chain if no pin sees it, else, if it is urgent, moved to the cold
     /// file.
-    fn free_old(&self, newest: VirtNo, v: VirtNo, pins: &Pins, own: Option<Jci>, urgent: bool) -> Result<u32> {
+    fn free_old(&self, newest: VirtNo, v: VirtNo, pins: &Pins, urgent: bool) -> Result<u32> {
         let (mut newer, mut at) = (VirtNo::NONE, newest);
         while at != v && at != VirtNo::NONE {
             newer = at;
@@ -264,8 +248,7 @@ impl Engine {
             return Ok(0); // unlinked already
         }
         let (virt, upper) = (self.pages.virt(v), self.pages.virt(newer).birth());
-        let own_sees = own.is_some_and(|p| virt.birth() <= p && p < upper);
-        if !pins.within(virt.birth(), upper) && !own_sees {
+        if !pins.within(virt.birth(), upper) {
             self.pages.virt(newer).older.store(virt.older().0, Ordering::Release);
             self.pages.discard(v, upper, false);
             return Ok(1);

@@ -7,7 +7,7 @@ use crate::base::{Jci, Result};
 use crate::commit::BLOCK_SLOTS;
 use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::SLOT;
-use crate::medium::{BaseFile, Disk, Site};
+use crate::medium::{Disk, Site};
 use crate::shared::tally;
 use crate::shm::{Lock, Slot, SlotNo, now};
 use std::time::Duration;
@@ -21,28 +21,21 @@ const ZERO_SLOTS: u64 = 1024;
 
 impl Engine {
     /// Waits until everything up to `jci` is durable; leads the flush if nobody does.
-    pub fn flush(&self, slot: SlotNo, jci: Jci, base: &dyn BaseFile) -> Result<()> {
-        self.settle(slot, base, |e| e.shared.head().clock.durable() >= jci, true, jci)
+    pub fn flush(&self, slot: SlotNo, jci: Jci) -> Result<()> {
+        self.settle(slot, |e| e.shared.head().clock.durable() >= jci, true, jci)
     }
 
     /// Waits until everything up to `jci` was written to the log file, so that it survives this process.
-    pub fn write_through(&self, slot: SlotNo, jci: Jci, base: &dyn BaseFile) -> Result<()> {
+    pub fn write_through(&self, slot: SlotNo, jci: Jci) -> Result<()> {
         let end = self.shared.head().published_pos.load(Ordering::Acquire);
         let done = move |e: &Engine| {
             let head = e.shared.head();
             head.written_pos.load(Ordering::Acquire) >= end || head.clock.durable() >= jci
         };
-        self.settle(slot, base, done, false, jci)
+        self.settle(slot, done, false, jci)
     }
 
-    fn settle(
-        &self,
-        slot: SlotNo,
-        base: &dyn BaseFile,
-        done: impl Fn(&Engine) -> bool,
-        sync: bool,
-        jci: Jci,
-    ) -> Result<()> {
+    fn settle(&self, slot: SlotNo, done: impl Fn(&Engine) -> bool, sync: bool, jci: Jci) -> Result<()> {
         let Region::Disk(disk) = &self.region else { return Ok(()) };
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {
@@ -53,13 +46,17 @@ impl Engine {
             self.shared.check()?;
             match head.flush.try_lock(slots, slot, &self.live) {
                 Lock::Locked | Lock::LockedAfterDeath { .. } => {
-                    let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync, base) };
+                    // Whoever has the lock next finds that it failed: that of what could not be written is not known what is
+                    // there, and a sync tried again may say that all is well (P18).
+                    let led = self.shared.check().and_then(|()| {
+                        let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync) };
+                        led.map_err(|error| self.shared.fail(&error))
+                    });
                     head.flush.unlock(slot);
                     match led {
                         Ok(Some(batch)) => head.batches.through(batch),
                         Ok(None) => head.batches.wake_all(),
-                        Err(error) => {
-                            let failed = self.shared.fail(&error);
+                        Err(failed) => {
                             head.batches.wake_all();
                             return Err(failed);
                         }
@@ -71,14 +68,14 @@ impl Engine {
     }
 
     /// Writes (and syncs) everything published. Under the flush lock. Answers the number of the batch, if it synced one.
-    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool, base: &dyn BaseFile) -> Result<Option<u64>> {
+    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool) -> Result<Option<u64>> {
         let head = self.shared.head();
         let durable = head.clock.durable();
         if sync {
             self.gather(durable);
         }
         let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
-        self.await_published(slot, end, base)?;
+        self.await_published(slot, end)?;
         let jci = head.clock.published();
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
@@ -151,7 +148,7 @@ impl Engine {
     }
 
     /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead.
-    fn await_published(&self, slot: SlotNo, end: u64, base: &dyn BaseFile) -> Result<()> {
+    fn await_published(&self, slot: SlotNo, end: u64) -> Result<()> {
         let head = self.shared.head();
         let mut turns = 0u32;
         while head.published_pos.load(Ordering::Acquire) < end && head.pending_jci.load(Ordering::Acquire) != 0 {
@@ -159,7 +156,7 @@ impl Engine {
             turns += 1;
             if turns.is_multiple_of(1 << 14) {
                 std::thread::yield_now();
-                if self.hold(slot, base)? {
+                if self.hold(slot)? {
                     head.writer.release(self.shared.slots(), slot);
                 }
                 self.shared.check()?;

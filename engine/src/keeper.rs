@@ -87,6 +87,10 @@ fn run(wake: &Wake, store: &Weak<Store>) {
             drop(guard);
         }
         if wake.stop.load(StdOrdering::Acquire) {
+            // a store that goes on, as it has connections still, starts another one
+            if let (Some((slot, _)), Some(store)) = (own, store.upgrade()) {
+                store.engine().shared.slots().release(slot);
+            }
             return;
         }
         wake.wanted.store(false, StdOrdering::Release);
@@ -107,7 +111,7 @@ fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> cr
     let Some((slot, base)) = own else { return Ok(()) };
     let head = engine.shared.head();
     if head.clock.durable() < head.clock.published() {
-        engine.flush(*slot, head.clock.published(), base.as_ref())?;
+        engine.flush(*slot, head.clock.published())?;
     }
     if is_due(engine) {
         engine.write_homes(*slot, &Which::Logged, false, base.as_ref())?;

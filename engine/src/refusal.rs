@@ -7,24 +7,32 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+type Refused = Option<(Weak<Store>, SlotNo, Holder)>;
+
 thread_local! {
-    static REFUSED: RefCell<Option<(Weak<Store>, SlotNo, Holder)>> = const { RefCell::new(None) };
+    static REFUSED: RefCell<Refused> = const { RefCell::new(None) };
+}
+
+/// What `f` makes of this thread's refusal; `None` if the thread is about to end. A connection may be closed by the destructor
+/// of another thread-local, when this one is gone.
+fn with<T>(f: impl FnOnce(&mut Refused) -> T) -> Option<T> {
+    REFUSED.try_with(|r| f(&mut r.borrow_mut())).ok()
 }
 
 /// Notes that this thread's connection was refused.
 pub fn record(store: &Arc<Store>, slot: SlotNo) {
     let holder = store.engine().shared.slots().holder(slot);
-    REFUSED.with_borrow_mut(|r| *r = Some((Arc::downgrade(store), slot, holder)));
+    with(|r| *r = Some((Arc::downgrade(store), slot, holder)));
 }
 
 /// Forgets it.
 pub fn forget() {
-    REFUSED.with_borrow_mut(|r| *r = None);
+    with(|r| *r = None);
 }
 
 /// Forgets it if it is this connection's, which ends.
 pub fn forget_slot(store: &Arc<Store>, slot: SlotNo) {
-    REFUSED.with_borrow_mut(|r| {
+    with(|r| {
         if r.as_ref().is_some_and(|(s, no, _)| *no == slot && s.as_ptr() == Arc::as_ptr(store)) {
             *r = None;
         }
@@ -33,7 +41,7 @@ pub fn forget_slot(store: &Arc<Store>, slot: SlotNo) {
 
 /// Waits in the queue if this thread was refused last, else sleeps.
 pub fn sleep(time: Duration) {
-    let refused = REFUSED.with_borrow_mut(Option::take);
+    let refused = with(Option::take).flatten();
     if let Some((store, slot, holder)) = refused
         && let Some(store) = store.upgrade()
         && !store.engine().forked()

@@ -13,7 +13,7 @@ use crate::medium::{BaseFile, Site};
 use crate::pages::heads;
 use crate::pages::virt::{Place, Virt};
 use crate::shared::tally;
-use crate::shm::{Grace, Lock, PinAt, SlotNo};
+use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
 use std::collections::BTreeSet;
 
@@ -96,29 +96,31 @@ impl Engine {
                 Lock::Busy => return Ok(()),
             }
         }
+        let change = self.shared.begin();
         let result = self.write_homes_locked(slot, which, holding, base);
         slots.get(slot).unpin();
         head.retire.unlock(slot);
+        change.done();
         result.inspect_err(|_| tracing::warn!("retirement did not finish"))
     }
 
     fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
-        let head = self.shared.head();
+        let (head, reader) = (self.shared.head(), self.shared.slots().get(slot));
         if self.pages.geometry().is_none() {
             return Ok(());
         }
         if holding {
-            self.flush(slot, head.clock.published(), base)?;
+            self.flush(slot, head.clock.published())?;
         }
-        let pin = self.pin(slot, PinAt::Visible, None, base)?;
-        self.flush(slot, pin, base)?;
+        let pin = self.pin(slot, PinAt::Visible, None)?;
+        self.flush(slot, pin)?;
         self.check_base(base)?;
         let (pages, end) = match which {
             Which::Logged => self.logged_pages(pin)?,
             Which::These(pages) => (pages.iter().copied().collect(), None),
         };
-        let size = self.pages_at(pin, base)?;
-        let written = self.write_versions(&pages, pin, size, holding, base)?;
+        let size = reader.copying(|| self.pages_at(pin, base))?;
+        let written = self.write_versions(reader, &pages, pin, size, holding, base)?;
         let Some(written) = written else { return Ok(()) };
         self.sync_homes(base)?;
         tally(&head.counters.homes_written, written.len() as u64);
@@ -184,8 +186,12 @@ impl Engine {
 
     /// Writes the versions at `pin` of `pages` to their homes. Answers which, or `None` if an older reader needs a home
     /// and the caller may not save it.
+    ///
+    /// The pin keeps the versions that it sees, but without the writer lock neither what a walk to them passes nor the
+    /// places that they lie in: each look-up, and each copy with the look at the place, is a read as any other (P12).
     fn write_versions(
         &self,
+        reader: &Slot,
         pages: &BTreeSet<PageNo>,
         pin: Jci,
         size: u32,
@@ -194,12 +200,12 @@ impl Engine {
     ) -> Result<Option<Vec<(VirtNo, PageNo)>>> {
         let page_size = self.pages.geo().arena.size() as usize;
         let wanted: Vec<(VirtNo, PageNo, &Virt)> =
-            pages.iter().filter(|p| p.0 <= size).filter_map(|&page| self.dirty_at(page, pin)).collect();
+            pages.iter().filter(|p| p.0 <= size).filter_map(|&p| reader.copying(|| self.dirty_at(p, pin))).collect();
         let mut pins = Vec::new();
         self.shared.slots().pins(&mut pins);
         let oldest = pins.iter().copied().min().map_or(pin, Jci).min(pin);
         for &(_, page, virt) in wanted.iter().filter(|w| w.2.birth() > oldest) {
-            if self.home_needed(page, virt.birth(), &pins) {
+            if reader.copying(|| self.home_needed(page, virt.birth(), &pins)) {
                 if !holding {
                     return Ok(None);
                 }
@@ -230,7 +236,7 @@ impl Engine {
             }
             let start = run.len();
             run.resize(start + page_size, 0);
-            self.pages.read_version(virt, 0, &mut run[start..])?;
+            reader.copying(|| self.pages.read_version(virt, 0, &mut run[start..]))?;
             if page.0 == 1 {
                 mark::set(&mut run[start..], self.id);
             }

@@ -33,6 +33,8 @@ pub struct Session {
     writing: bool,
     /// The engine's writer lock is ours.
     holding: bool,
+    /// A refusal was recorded, perhaps: its thread may have slept since.
+    refused: bool,
     /// Evictions when it became ours.
     evictions: u64,
     /// Pointers handed out under the lock, which nobody else knows of yet.
@@ -63,6 +65,7 @@ impl Session {
             pages: None,
             writing: false,
             holding: false,
+            refused: false,
             evictions: 0,
             lent: Vec::new(),
             last_commit: Jci::ZERO,
@@ -98,19 +101,28 @@ impl Session {
             return Ok(());
         }
         self.open_base()?;
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
         let granted = head.writer.granted_to(slots, self.slot);
         if !granted && slots.get(self.slot).sleeps_elsewhere(crate::shm::now) {
             // it was refused and does not sleep through us: it cannot be granted the lock, so let it see the newest (P10)
-            engine.flush(self.slot, head.clock.published(), base)?;
+            engine.flush(self.slot, head.clock.published())?;
         }
         let at = if granted { PinAt::Published } else { PinAt::Visible };
         let own = (self.last_commit > head.clock.visible()).then_some(self.last_commit);
-        let pin = engine.pin(self.slot, at, own, base)?;
+        let pin = engine.pin(self.slot, at, own)?;
         self.pin = Some(pin);
         self.pages = None;
+        self.served();
         Ok(())
+    }
+
+    /// A call was served: a later sleep of this thread is none of a busy handler's for the refusal before it (P11). An
+    /// unlock says nothing: SQLite unlocks before it calls its busy handler.
+    fn served(&mut self) {
+        if std::mem::take(&mut self.refused) {
+            refusal::forget_slot(&self.store, self.slot);
+        }
     }
 
     /// xUnlock(NONE): drops the pin, and a write transaction if there is one.
@@ -141,22 +153,25 @@ impl Session {
     }
 
     fn take_lock(&mut self) -> Result<()> {
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
-        if !engine.hold_past_maintenance(self.slot, base)? {
+        if !engine.hold_past_maintenance(self.slot)? {
             tally(&head.counters.busy, 1);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);
+            self.refused = true;
             return Err(Error::Busy("another connection is writing"));
         }
         if self.pin != Some(head.clock.published()) {
             head.writer.release(slots, self.slot);
             head.writer.note_refusal(slots, self.slot);
             refusal::record(&self.store, self.slot);
+            self.refused = true;
             return Err(Error::BusySnapshot);
         }
         self.evictions = engine.evictions();
         self.holding = true;
+        self.served();
         Ok(())
     }
 
@@ -376,8 +391,13 @@ impl Session {
         self.store.engine().live.anyone_else()
     }
 
-    /// FCNTL_SIZE_HINT: a coming size in bytes; advice only.
-    pub fn size_hint(&mut self, _size: u64) {}
+    /// A panic went through one of its calls. If that had the writer lock, what it was changing may be half changed, and the
+    /// lock is about to be given back: the region fails.
+    pub fn abandon(&self) {
+        if self.holding && !self.store.engine().forked() {
+            drop(self.store.engine().shared.begin());
+        }
+    }
 
     /// Makes it a connection that has seen another history. For tests: nothing changes the incarnation of a mapping that
     /// lives yet, and no connection outlives its mapping.
@@ -395,8 +415,9 @@ impl Session {
     /// Makes everything committed durable and writes homes as far as readers allow. Answers (durable, low-water mark).
     ///
     /// # Errors
-    /// `Busy` inside a write transaction; those of the base file.
+    /// `Failed`, `Forked`; `Busy` inside a write transaction; those of the base file.
     pub fn checkpoint(&mut self) -> Result<(Jci, Jci)> {
+        self.store.engine().check()?;
         if self.holding {
             return Err(Error::Busy("a write transaction is open"));
         }

@@ -13,12 +13,12 @@ use crate::writeset::{WriteSet, Written};
 impl Engine {
     /// A virtblock with a block for `page`, which nothing refers to: in the fast tier on `dax` and `ram` while there is
     /// room, else in the cold file (frames of `file` survive nothing).
-    pub fn new_shadow(&self, slot: SlotNo, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<VirtNo> {
+    pub fn new_shadow(&self, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<VirtNo> {
         self.pages.reserve_virts(1)?;
         if self.mapped() && self.pages.free_blocks() <= self.pages.geo().layout.max_blocks / 4 {
             let present = self.shared.head().blocks_present.load(Ordering::Relaxed);
             if present < self.pages.geo().layout.max_blocks {
-                self.ensure_blocks(slot, 1, &|p| set.builds_on(p), base)?;
+                self.ensure_blocks(1, &|p| set.builds_on(p), base)?;
             }
         }
         self.pages.reserve_virts(1)?;
@@ -79,18 +79,12 @@ impl Engine {
     }
 
     /// Brings `page` in for a comparison, evicting others if there is no free block. If that fails it stays where it is.
-    pub fn bring_in_or_make_room(
-        &self,
-        slot: SlotNo,
-        page: PageNo,
-        set: &WriteSet,
-        base: &dyn BaseFile,
-    ) -> Result<Option<BlockNo>> {
+    pub fn bring_in_or_make_room(&self, page: PageNo, set: &WriteSet, base: &dyn BaseFile) -> Result<Option<BlockNo>> {
         if let Some(block) = self.bring_in(page, base)? {
             return Ok(Some(block));
         }
         let keep = |p: PageNo| p == page || set.builds_on(p);
-        self.ensure_blocks(slot, 1, &keep, base)?;
+        self.ensure_blocks(1, &keep, base)?;
         self.bring_in(page, base)
     }
 
@@ -104,7 +98,6 @@ impl Engine {
     /// nothing was evicted since the first of them was brought in.
     pub fn reserve_for(
         &self,
-        slot: SlotNo,
         pages: &[(PageNo, Written)],
         set: &WriteSet,
         undisturbed: bool,
@@ -114,12 +107,12 @@ impl Engine {
         let keep = |p: PageNo| set.builds_on(p);
         for &(page, written) in pages.iter().filter(|_| !undisturbed) {
             if let Written::Ranges { fresh: false, .. } = written
-                && self.bring_in_or_make_room(slot, page, set, base)?.is_none()
+                && self.bring_in_or_make_room(page, set, base)?.is_none()
             {
                 return Err(self.no_room("a page to change"));
             }
         }
-        if self.pages.free_blocks() < n && self.ensure_blocks(slot, n, &keep, base)? < n {
+        if self.pages.free_blocks() < n && self.ensure_blocks(n, &keep, base)? < n {
             return Err(self.no_room("the versions of a commit"));
         }
         self.pages.reserve_virts(2 * n + 64)
@@ -137,8 +130,8 @@ impl Engine {
     /// `dax` and `ram` it writes none while another connection has the writer lock.
     pub fn checkpoint(&self, slot: SlotNo, base: &dyn BaseFile) -> Result<(Jci, Jci)> {
         let head = self.shared.head();
-        self.flush(slot, head.clock.published(), base)?;
-        if self.hold(slot, base)? {
+        self.flush(slot, head.clock.published())?;
+        if self.hold(slot)? {
             let result = self.retire_now(base).and_then(|()| self.write_dirty_home(slot, base));
             head.writer.release(self.shared.slots(), slot);
             result?;

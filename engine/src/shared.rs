@@ -110,7 +110,7 @@ pub struct Header {
     pub pending_jci: AtomicU64,
     pub pending_pos: AtomicU64,
     pub pending_parts: AtomicU64,
-    /// Last JCI that shrank the database.
+    /// Last JCI that shrank the database, or may have.
     pub shrunk: AtomicU64,
     pub blocks_present: AtomicU32,
     pub free_blocks: AtomicU32,
@@ -129,8 +129,9 @@ pub struct Header {
     pub heads_area: AtomicU32,
     pub heads_used: AtomicU32,
     pub heads_tombs: AtomicU32,
-    /// 1 while the writer lock is held for maintenance: short, and no reason to tell anybody that the database is busy.
-    pub maintenance: AtomicU32,
+    /// Counts how often the writer lock was held for maintenance: short, and no reason to tell anybody that the database is
+    /// busy. Changed before it is given back.
+    pub maintained: AtomicU64,
     /// Unlinked virtblocks: waiting for a grace period to begin, in one, waiting for the low-water mark, for a fence.
     pub limbo: List,
     pub grace: List,
@@ -191,7 +192,7 @@ impl Places {
     /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v3", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v4", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }
@@ -289,6 +290,12 @@ impl Shared {
         if self.head().failed.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(self.failure()) }
     }
 
+    /// Begins a change that must not be left half done: a panic in the middle of it fails the region. Its locks are given
+    /// back, or kept, as if nothing had happened, and who made it lives, so that nobody would finish it.
+    pub fn begin(&self) -> Unfinished<'_> {
+        Unfinished(self)
+    }
+
     /// The region's path.
     #[must_use]
     pub fn region(&self) -> &Path {
@@ -299,5 +306,23 @@ impl Shared {
     #[must_use]
     pub fn published(&self) -> Jci {
         self.head().clock.published()
+    }
+}
+
+/// A change in progress: [`Shared::begin`].
+#[must_use]
+pub struct Unfinished<'a>(&'a Shared);
+
+impl Unfinished<'_> {
+    /// It is whole.
+    pub fn done(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let what = "a defect of nvlite was caught in the middle of a change to it";
+        self.0.fail(&Error::corrupt(&self.0.region, "shared mapping", what));
     }
 }

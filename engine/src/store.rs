@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// How often to begin anew after something in the way of an attachment was put out of it.
+const ATTEMPTS: u32 = 4;
+
 /// How to open a database. Values that conflict with those of processes already attached are an error that says so.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -86,14 +89,9 @@ impl Store {
     /// `Busy` while another process attaches, detaches or holds stock SQLite's lock; `CantOpen`, `Corrupt` and `Foreign` as
     /// P13 and P14 say.
     pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Arc<Store>> {
-        let mut tries = 0;
-        let attached = loop {
-            match attach::attach(base.clone(), options) {
-                // what was in the way was put out of it
-                Err(Error::Busy(why)) if why.ends_with("try again") && tries < 3 => tries += 1,
-                other => break other?,
-            }
-        };
+        let attempt = |_| attach::attach(base.clone(), options).transpose();
+        let attached = (0..ATTEMPTS).find_map(attempt);
+        let attached = attached.ok_or(Error::Busy("side files of other databases are in the way"))??;
         Ok(Arc::new_cyclic(|store| Store {
             keeper: Mutex::new(Keeper::start(&attached.engine, store.clone())),
             held: Some(Held::Attached(Box::new(attached))),
@@ -122,7 +120,7 @@ impl Store {
     /// Of the media.
     pub fn assemble_beside(parts: Parts) -> Result<Arc<Store>> {
         let superblock = parts.region.superblock()?;
-        let engine = Engine::join(parts, superblock)?;
+        let engine = Engine::join(parts, &superblock)?;
         Ok(Arc::new(Store {
             held: Some(Held::Assembled(Box::new(engine))),
             options: Options::default(),
@@ -261,7 +259,7 @@ pub fn sleep(time: Duration) -> Duration {
 }
 
 /// Any VFS call other than xSleep clears the refusal that [`sleep`] would act on; `vfs` calls this at the start of every
-/// call that does not go through a [`Session`].
+/// call that does not go through a [`Session`]. That clears its own when it pins, gets the writer lock or commits.
 pub fn forget_refusal() {
     refusal::forget();
 }

@@ -66,7 +66,7 @@ impl World {
     fn commit_in_place(&self, me: SlotNo, jci: Jci) {
         let mut pins = Vec::new();
         self.clock.close_gate(self.slots.holder(me));
-        self.slots.pins_of_others(me, &mut pins);
+        self.slots.pins_but(Some(me), &mut pins);
         for page in &self.pages {
             if pins.is_empty() { page.write_in_place(jci.0) } else { page.write_a_copy(jci.0, jci) }
         }

@@ -37,22 +37,6 @@ fn reads_past_the_end_are_zeros_and_say_so() -> Result<()> {
 }
 
 #[test]
-fn a_punched_range_reads_as_zeros_where_the_file_system_can() -> Result<()> {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let disk = FileDisk::create(&dir.path().join("disk"))?;
-    disk.write_at(0, &[7; 12288])?;
-    if !disk.punch(4096, 4096)? {
-        needs::skipped("holes in files of this file system");
-        return Ok(());
-    }
-    let mut got = vec![0; 12288];
-    assert_eq!(disk.read_at(0, &mut got)?, 12288);
-    assert!(got[..4096].iter().chain(&got[8192..]).all(|&b| b == 7) && got[4096..8192].iter().all(|&b| b == 0));
-    disk.punch(0, 0)?;
-    Ok(())
-}
-
-#[test]
 fn a_missing_file_is_an_error_that_names_it() {
     let missing = std::path::Path::new("no such directory/file");
     let Err(Error::Io { path, .. }) = FileDisk::open(missing) else { unreachable!("it opened") };

@@ -8,10 +8,12 @@
 mod needs;
 
 use nvlite_engine::medium::{FileDisk, Mapped, MediumKind};
+use nvlite_engine::shm::Segment;
 use nvlite_engine::{Disk, Error, Pmem, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A tmpfs of its own, unmounted at the end.
 struct Tmpfs(tempfile::TempDir);
@@ -52,8 +54,21 @@ fn a_full_disk_is_an_error_and_room_given_back_is_usable() -> Result<()> {
     disk.allocate(0, 768 << 10)?;
     assert!(matches!(disk.allocate(768 << 10, 1 << 20), Err(Error::Full { .. })));
     assert!(matches!(disk.write_at(0, &vec![1; 2 << 20]), Err(Error::Full { .. })));
-    assert!(disk.punch(0, 512 << 10)?);
-    disk.write_at(768 << 10, &vec![2; 128 << 10])?;
+    disk.set_len(256 << 10)?;
+    disk.write_at(256 << 10, &vec![2; 128 << 10])?;
+    Ok(())
+}
+
+#[test]
+fn a_mapping_on_a_full_tmpfs_is_an_error_before_it_is_touched() -> Result<()> {
+    let Some(tmpfs) = Tmpfs::new(1024) else { return Ok(()) };
+    let path = tmpfs.0.path().join("map");
+    let segment = Segment::create(&path, 1 << 40)?; // a sparse file has room
+    segment.commit(4096, 4096)?;
+    for len in [2 << 20, 64 << 20] {
+        assert!(matches!(segment.commit(0, len), Err(Error::Full { path: full, .. }) if full == path));
+    }
+    segment.at::<AtomicU64>(4096).store(1, Ordering::Relaxed); // what it had, it keeps
     Ok(())
 }
 

@@ -165,16 +165,16 @@ fn a_dead_readers_slot_is_reclaimed_with_its_pin_and_its_pointers() {
     assert_eq!(w.slots.oldest_pin(), Some(Jci(7)), "a living reader keeps its pin");
     assert!(w.slots.fetches_out());
     let mut grace = Grace::begin(&w.slots);
-    assert!(!grace.is_over(&w.slots));
+    assert!(!grace.passed(&w.slots));
 
     reader.kill();
     let mut impatient = Grace::begin(&w.slots);
-    assert!(!impatient.is_over(&w.slots), "nobody has looked yet");
+    assert!(!impatient.passed(&w.slots), "nobody has looked yet");
     impatient.forget_dead(&w.slots, &w.live);
-    assert!(impatient.is_over(&w.slots));
+    assert!(impatient.passed(&w.slots));
     eventually("reaped", || w.slots.reap_dead(&w.live) == 1);
     assert_eq!(w.slots.oldest_pin(), None);
-    assert!(!w.slots.fetches_out() && grace.is_over(&w.slots));
+    assert!(!w.slots.fetches_out() && grace.passed(&w.slots));
     assert_eq!(w.claim(), slot);
 }
 

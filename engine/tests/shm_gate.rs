@@ -54,7 +54,7 @@ fn read(w: &World, me: SlotNo) {
 
 fn commit(w: &World, me: SlotNo, jci: Jci, pins: &mut Vec<u64>) -> bool {
     w.clock().close_gate(w.slots.holder(me));
-    w.slots.pins_of_others(me, pins);
+    w.slots.pins_but(Some(me), pins);
     let copy = !pins.is_empty();
     for page in 0..2 {
         let head = word(w, HEADS, page).load(Ordering::Relaxed);

@@ -7,7 +7,6 @@ mod shm_common;
 use nvlite_engine::base::Error;
 use nvlite_engine::shm::Segment;
 use shm_common::{Actor, World, role as my_role, say};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes a mapping above the file-size limit.
@@ -33,33 +32,16 @@ fn a_file_size_limit_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_full_tmpfs_is_an_error_before_it_is_touched() {
-    let tmpfs = Path::new("/dev/shm");
-    // Elsewhere a file system would be filled before it says no.
-    let len = 1 << 45;
-    let Ok(dir) = tempfile::tempdir_in(tmpfs) else { return };
-    let Ok(space) = rustix::fs::statvfs(tmpfs) else { return };
-    if rustix::fs::statfs(tmpfs).is_ok_and(|fs| fs.f_type != 0x0102_1994) || space.f_blocks * space.f_frsize >= len {
-        return;
-    }
-    let segment = Segment::create(&dir.path().join("map"), len).expect("a sparse file has room");
-    assert!(matches!(segment.commit(0, len), Err(Error::Full { .. })));
-    segment.commit(4096, 4096).expect("room for a page");
-    segment.at::<AtomicU64>(4096).store(1, Ordering::Relaxed);
-}
-
-#[test]
-fn an_offset_that_leads_nowhere_is_told() {
+fn an_offset_that_leads_nowhere_is_a_panic() {
     let w = World::solo();
     let len = w.segment.len();
     for off in [1, len, len - 4, u64::MAX - 7] {
-        assert!(matches!(w.segment.try_at::<AtomicU64>(off), Err(Error::Corrupt { .. })), "offset {off}");
         assert!(std::panic::catch_unwind(|| w.segment.at::<AtomicU64>(off).load(Ordering::Relaxed)).is_err());
     }
-    assert!(w.segment.try_slice::<AtomicU64>(8, usize::MAX).is_err());
+    assert!(std::panic::catch_unwind(|| w.segment.slice::<AtomicU64>(8, usize::MAX).len()).is_err());
     assert!(std::panic::catch_unwind(|| w.segment.ptr(len, 1)).is_err());
     assert!(std::panic::catch_unwind(|| w.segment.copy_within(0, 8, 9)).is_err());
-    assert_eq!(w.segment.try_slice::<AtomicU64>(0, len as usize / 8).expect("all of it").len(), len as usize / 8);
+    assert_eq!(w.segment.slice::<AtomicU64>(0, len as usize / 8).len(), len as usize / 8);
 }
 
 #[test]
@@ -92,17 +74,11 @@ fn bytes_go_in_and_come_out_wherever_they_lie() {
 }
 
 #[test]
-fn a_wrong_file_is_refused_and_a_replaced_one_is_not_removed() {
+fn a_wrong_file_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("map");
-    let first = Segment::create(&path, 8192).expect("a mapping");
+    let _first = Segment::create(&path, 8192).expect("a mapping");
     assert!(matches!(Segment::create(&path, 8192), Err(Error::Io { .. })), "never over another");
     assert!(matches!(Segment::open(&path, 4096), Err(Error::CantOpen { .. })));
     assert!(matches!(Segment::open(dir.path(), 4096), Err(Error::Io { .. } | Error::CantOpen { .. })));
-    std::fs::remove_file(&path).expect("removed");
-    let second = Segment::create(&path, 8192).expect("another");
-    first.unlink();
-    assert!(path.exists());
-    second.unlink();
-    assert!(!path.exists());
 }

@@ -2,13 +2,14 @@
 
 use nvlite_engine::{MediumKind, Pmem, Region, Result, Site};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Memory whose user stops for ever in front of the operation that was chosen.
 pub struct Mortal {
     inner: Arc<dyn Pmem>,
     left: AtomicU64,
+    panics: AtomicBool,
     dead: Mutex<bool>,
     bell: Condvar,
 }
@@ -21,12 +22,19 @@ impl Mortal {
     #[allow(clippy::panic, reason = "a test that asks for this is wrong")]
     pub fn over(region: Region) -> Arc<Mortal> {
         let Region::Pmem(inner) = region else { panic!("{:?} is no memory", region.kind()) };
-        Arc::new(Mortal { inner, left: AtomicU64::new(u64::MAX), dead: Mutex::new(false), bell: Condvar::new() })
+        let (left, panics) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        Arc::new(Mortal { inner, left, panics, dead: Mutex::new(false), bell: Condvar::new() })
     }
 
     /// Its user dies in front of the `n`-th store, flush or fence from now on, counted from 0.
     pub fn dies_after(&self, n: u64) {
         self.left.store(n, Ordering::SeqCst);
+    }
+
+    /// Its user panics there instead, once, and lives on.
+    pub fn panics_after(&self, n: u64) {
+        self.panics.store(true, Ordering::SeqCst);
+        self.dies_after(n);
     }
 
     /// Waits until its user is dead or `done`; true if dead.
@@ -42,6 +50,10 @@ impl Mortal {
     fn step(&self) {
         let count_down = |left: u64| (left != u64::MAX && left > 0).then(|| left - 1);
         if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down) == Err(0) {
+            if self.panics.swap(false, Ordering::SeqCst) {
+                self.dies_after(u64::MAX);
+                std::panic::resume_unwind(Box::new("a defect"));
+            }
             *self.dead.lock().unwrap_or_else(PoisonError::into_inner) = true;
             self.bell.notify_all();
             loop {

@@ -9,9 +9,10 @@ use nvlite_engine::format::journal::SLOT;
 use nvlite_engine::format::layout::Layout;
 use nvlite_engine::shm::{Liveness, Segment};
 use nvlite_engine::{
-    Disk, Durability, MediumKind, Parts, Region, Result, Session, Site, StatValue, Store, mapping_len,
+    Disk, Durability, Error, MediumKind, Parts, Region, Result, Session, Site, StatValue, Store, mapping_len,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Page size of every database here.
 pub const PAGE: usize = 1024;
@@ -226,5 +227,25 @@ pub fn stat(store: &Store, name: &str) -> u64 {
     match row.map(|row| row.value) {
         Some(StatValue::Int(n)) => n,
         other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// Waits until commit `jci` is published.
+pub fn await_published(store: &Store, jci: u64) {
+    while stat(store, "jci_published") < jci {
+        std::thread::yield_now();
+    }
+}
+
+/// Tries until the queue grants the writer lock: RESERVED needs the newest snapshot, visible or not.
+///
+/// # Errors
+/// Any but that it is busy.
+pub fn until_granted(mut commit: impl FnMut() -> Result<()>) -> Result<()> {
+    loop {
+        match commit() {
+            Err(Error::BusySnapshot | Error::Busy(_)) => _ = nvlite_engine::store::sleep(Duration::from_millis(1)),
+            other => return other,
+        }
     }
 }

@@ -2,10 +2,10 @@
 //! one that lives and goes on.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use nvlite_engine::{Durability::Full, MediumKind, Session};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Session, Store};
 use nvlite_tests::mortal::Mortal;
 use nvlite_tests::processes::Processes;
-use nvlite_tests::rules::{Rig, all_are, byte, commit, stat};
+use nvlite_tests::rules::{Rig, all_are, byte, commit, offset, put_header, stat};
 use nvlite_tests::sim::Policy;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,22 @@ use std::time::Duration;
 
 /// A machine with commits 1 to 3 on it, on which a process died in front of operation `n` of commit 4. The other process,
 /// and whether one had to die.
-fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<nvlite_engine::Store>, bool) {
+fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<Store>, bool) {
+    let before = |byte, _: &mut Session, living: &Arc<Store>| {
+        if byte == 4 {
+            living.checkpoint().unwrap(); // what they stored is flushed, and need not be again
+        }
+    };
+    dies_in(n, before, |s| commit(s, 4, 2..=4, 4, Full).unwrap())
+}
+
+/// As [`dies_in_commit_4`], of which `last` does the work. `before` is called before each commit, with its number, the
+/// connection that makes it, and the process that lives.
+fn dies_in(
+    n: u64,
+    mut before: impl FnMut(u8, &mut Session, &Arc<Store>),
+    last: impl FnOnce(&mut Session) + Send + 'static,
+) -> (Rig, Processes, Arc<Store>, bool) {
     let rig = Rig::new(MediumKind::Dax);
     let processes = Processes::new(&rig).unwrap();
     let (mut mortal, living) = (None, processes.start(1, |region| region).unwrap());
@@ -23,15 +38,18 @@ fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<nvlite_engine::Store>, bool)
         nvlite_engine::Region::Pmem(memory)
     });
     let mut s = dying.unwrap().session().unwrap();
-    (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
-    living.checkpoint().unwrap(); // what they stored is flushed, and need not be again
+    for byte in 1..=3 {
+        before(byte, &mut s, &living);
+        commit(&mut s, 4, 2..=4, byte, Full).unwrap();
+    }
+    before(4, &mut s, &living);
     let (mortal, done) = (mortal.unwrap(), Arc::new(AtomicBool::new(false)));
     mortal.dies_after(n);
     let its = done.clone();
     // never joined: the dead stay where they are
     let keep = Arc::new(Mutex::new(None::<Session>));
     std::thread::spawn(move || {
-        commit(&mut s, 4, 2..=4, 4, Full).unwrap();
+        last(&mut s);
         its.store(true, Ordering::SeqCst);
         *keep.lock().unwrap() = Some(s);
         loop {
@@ -92,4 +110,104 @@ fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
             return assert!(n > 5, "{n} operations");
         }
     }
+}
+
+/// A connection of `store` that reads from now on.
+fn reader(store: &Arc<Store>) -> Session {
+    let mut reader = store.session().unwrap();
+    reader.begin_read().unwrap();
+    reader
+}
+
+#[test]
+fn p13_a_pinned_reader_turned_writer_repairs_and_keeps_its_snapshot() {
+    // Failure: who repairs has read since before the dead writer's commit, and takes its own pin for one that moves with the
+    // commit, as a writer's does: the versions that it reads are pruned, or stored to.
+    for n in 0.. {
+        let mut old = None;
+        let before = |byte, _: &mut Session, living: &Arc<Store>| match byte {
+            3 => old = Some(reader(living)),
+            4 => _ = living.checkpoint().unwrap(),
+            _ => {}
+        };
+        let (_rig, _processes, store, died) = dies_in(n, before, |s| commit(s, 4, 2..=4, 4, Full).unwrap());
+        let mut s = old.unwrap();
+        assert!(matches!(s.begin_write(), Err(Error::BusySnapshot)), "operation {n}");
+        assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
+        assert!(all_are(&mut s, 2..=4, 2).unwrap(), "operation {n}: the snapshot changed");
+        if !died {
+            return assert!(n > 5, "{n} operations");
+        }
+    }
+}
+
+#[test]
+fn p16_a_dead_writers_cut_takes_no_pages_from_older_readers() {
+    // Failure: a dead writer's commit that shrinks the database is finished, but not known to have shrunk it; when room is
+    // made, the pages that it cut off go, and a reader from before finds what is at home.
+    for n in 0.. {
+        let mut old = None;
+        let before = |byte, _: &mut Session, living: &Arc<Store>| {
+            if byte == 4 {
+                old = Some(reader(living));
+            }
+        };
+        let cut = |s: &mut Session| {
+            s.begin_write().unwrap();
+            put_header(s, 2).unwrap();
+            s.truncate(offset(3)).unwrap();
+            s.prepare().unwrap();
+            s.commit(Full).unwrap();
+            s.end_write();
+            s.end_read();
+        };
+        let (_rig, _processes, store, died) = dies_in(n, before, cut);
+        let (mut s, mut readers) = (store.session().unwrap(), Vec::new());
+        let _ = s.begin_write(); // repairs; its snapshot may not be the newest any more
+        s.end_read();
+        let size = |s: &mut Session| s.size().unwrap() / offset(2);
+        while stat(&store, "cold_blocks") == 0 {
+            let pages = size(&mut s) as u32;
+            commit(&mut s, pages, [2], readers.len() as u8, Full).unwrap();
+            readers.push(reader(&store)); // what it sees is kept, until there is no room
+            assert!(readers.len() < 200, "operation {n}: room is never made");
+        }
+        assert!(all_are(&mut old.unwrap(), 2..=4, 3).unwrap(), "operation {n}, {} pages", size(&mut s));
+        if !died {
+            return assert!(n > 5, "{n} operations");
+        }
+    }
+}
+
+#[test]
+fn p13_a_commit_that_cannot_be_finished_is_told_and_not_lost() {
+    // Failure: the block that the dead writer had just taken is out of use until it was settled what it was for, there is no
+    // other, a pin forbids to store in place, and who repairs panics under the writer lock.
+    let mut failed = 0;
+    for n in 0.. {
+        let mut readers = Vec::new();
+        let before = |byte, s: &mut Session, living: &Arc<Store>| {
+            let free = || stat(living, "blocks_free");
+            while byte == 4 && free() > 2 {
+                // two blocks each with that of page 1, or three, so that two are left
+                let pages = if free() % 2 == 0 { 2..=2 } else { 2..=3 };
+                commit(s, 4, pages, 9, Full).unwrap();
+                readers.push(reader(living)); // what it sees is kept
+            }
+        };
+        let (rig, _processes, store, died) = dies_in(n, before, |s| commit(s, 4, [2], 4, Full).unwrap());
+        match store.session().unwrap().begin_read() {
+            Err(Error::Failed { reason, .. }) => {
+                assert!(reason.contains("the commit of a dead process"), "operation {n}: {reason}");
+                failed += 1;
+                let mut s = rig.crash(Policy::Newest).open().unwrap().session().unwrap();
+                assert_eq!(byte(&mut s, 2).unwrap(), Some(4), "operation {n}: the record was whole");
+            }
+            other => other.unwrap(),
+        }
+        if !died {
+            break;
+        }
+    }
+    assert!(failed > 0, "the last block is taken in vain by no death");
 }

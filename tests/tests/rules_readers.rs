@@ -2,16 +2,18 @@
 //! to meet in the middle of a flush, a gate in the log's file holds it until the test lets it go.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use nvlite_engine::shm::{Liveness, Segment};
 use nvlite_engine::{
-    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Result, Session, Site, Store,
+    Disk, Durability::Full, Durability::Process, Error, MediumKind, Options, Region, Session, Site, Store, mapping_len,
 };
+use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::processes::Processes;
-use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, stat};
+use nvlite_tests::rules::{PAGE, Rig, all_are, await_published, byte, commit, content, offset, stat, until_granted};
 use nvlite_tests::sim::Policy;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 const BOTH: [MediumKind; 2] = [MediumKind::Dax, MediumKind::File];
@@ -43,68 +45,29 @@ impl Gate {
     }
 }
 
-/// A file before whose every sync something happens.
-struct BeforeSync<F>(Arc<dyn Disk>, F);
-
-impl<F: Fn(Site) + Send + Sync> Disk for BeforeSync<F> {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn len(&self) -> Result<u64> {
-        self.0.len()
-    }
-    fn read_at(&self, off: u64, into: &mut [u8]) -> Result<usize> {
-        self.0.read_at(off, into)
-    }
-    fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
-        self.0.write_at(off, bytes)
-    }
-    fn sync(&self, site: Site) -> Result<()> {
-        (self.1)(site);
-        self.0.sync(site)
-    }
-    fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        self.0.allocate(off, len)
-    }
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.0.set_len(len)
-    }
-}
-
 /// Batches wait at the gate.
 fn gated_disk(disk: Arc<dyn Disk>, gate: &Arc<Gate>) -> Arc<dyn Disk> {
     let gate = gate.clone();
-    let pass = move |site| {
-        if site == Site::Batch {
+    hooked::disk(disk, move |op| {
+        if op == Op::Sync(Site::Batch) {
             gate.pass();
         }
-    };
-    Arc::new(BeforeSync(disk, pass))
+        Ok(())
+    })
 }
 
 /// The user of the file dies when he syncs.
 fn deadly_disk(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
-    Arc::new(BeforeSync(disk, |_| std::panic::resume_unwind(Box::new("died"))))
+    hooked::disk(disk, |op| match op {
+        Op::Sync(_) => std::panic::resume_unwind(Box::new("died")),
+        Op::Read | Op::Write => Ok(()),
+    })
 }
 
 fn gated() -> (Rig, Arc<Gate>, Arc<Store>) {
     let (rig, gate) = (Rig::new(MediumKind::File), Arc::new(Gate::default()));
     let store = rig.open_with(|disk| gated_disk(disk, &gate)).unwrap();
     (rig, gate, store)
-}
-
-fn await_published(store: &Store, jci: u64) {
-    while stat(store, "jci_published") < jci {
-        std::thread::yield_now();
-    }
-}
-
-/// Tries until the queue grants the writer lock: RESERVED needs the newest snapshot, visible or not.
-fn until_granted(mut commit: impl FnMut() -> Result<()>) {
-    while let Err(error) = commit() {
-        assert!(matches!(error, Error::BusySnapshot | Error::Busy(_)), "{error}");
-        nvlite_engine::store::sleep(Duration::from_millis(1));
-    }
 }
 
 fn sees(s: &mut Session, page: u32) -> Option<u8> {
@@ -127,7 +90,7 @@ fn p10_a_reader_sees_a_published_commit_only_when_it_is_durable() {
         gate.await_arrivals(2);
         assert_eq!(stat(&store, "jci_published"), 2, "the flush comes after it is published");
         assert_eq!(sees(&mut reader, 2), Some(1), "published, not durable");
-        let second = scope.spawn(|| until_granted(|| commit(&mut b, 2, [2], 3, Full)));
+        let second = scope.spawn(|| until_granted(|| commit(&mut b, 2, [2], 3, Full)).unwrap());
         gate.permit(1);
         gate.await_arrivals(3);
         assert_eq!(stat(&store, "jci_published"), 3);
@@ -182,7 +145,7 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
     let its = first.clone();
     let flushes = std::thread::spawn(move || its.checkpoint().map(|_| ()).unwrap());
     gate.await_arrivals(2);
-    let last = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)));
+    let last = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)).unwrap());
     await_published(&first, 3);
     assert_eq!(stat(&first, "jci_visible"), 1);
     gate.permit(1);
@@ -233,7 +196,7 @@ fn h7_commits_that_wait_together_share_a_flush() {
     std::thread::scope(|scope| {
         let writer = |n: u8| {
             let mut s = store.session().unwrap();
-            scope.spawn(move || until_granted(|| commit(&mut s, 2, [2], n, Full)));
+            scope.spawn(move || until_granted(|| commit(&mut s, 2, [2], n, Full)).unwrap());
         };
         writer(2);
         gate.await_arrivals(2);
@@ -431,6 +394,43 @@ fn p12_retirement_does_not_go_round_after_a_block_that_is_pointed_into() {
     }
     (0..9).for_each(|_| _ = store.checkpoint().unwrap());
     assert_eq!(stat(&store, "blocks_free"), before + 6, "free, once they are given back");
+}
+
+#[test]
+fn p12_what_a_retirer_may_be_reading_is_not_used_again() {
+    // Failure: without the writer lock a retirer reads as any other does, but nobody waits for it: what it is walking past or
+    // copying is another page's by the time that it goes home.
+    let rig = Rig::new(MediumKind::File);
+    let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
+    let (waits, (tell, told)) = (Arc::new(AtomicBool::new(false)), mpsc::channel::<()>());
+    let (its, told) = (waits.clone(), Mutex::new(told));
+    parts.cold = hooked::disk(parts.cold, move |op| {
+        if op == Op::Read && its.swap(false, Ordering::SeqCst) {
+            told.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
+    let store = Store::assemble(parts).unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 100, 2..=100, 1, Full).unwrap(); // most of its pages are in the cold file
+    let used = || stat(&store, "blocks_present") - stat(&store, "blocks_free");
+    s.begin_write().unwrap();
+    waits.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let retires = scope.spawn(|| store.checkpoint().unwrap());
+        while waits.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        s.end_read();
+        let before = used();
+        (2..=12).for_each(|n| commit(&mut s, 100, [2], n, Full).unwrap());
+        let more = used() - before;
+        tell.send(()).unwrap();
+        assert!(more >= 20, "{more} blocks more for 11 versions of two pages, while it copies");
+        retires.join().unwrap();
+        (2..=12).for_each(|n| commit(&mut s, 100, [2], n, Full).unwrap());
+        assert!(used() - before <= 8, "kept when it has gone");
+    });
 }
 
 #[test]

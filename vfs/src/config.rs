@@ -2,7 +2,7 @@
 
 use crate::error::{Failure, Outcome};
 use crate::sys::SQLITE_CANTOPEN;
-use nvlite_engine::base::limits::{DEFAULT_REGION, MIN_REGION};
+use nvlite_engine::base::limits::{DEFAULT_REGION, MAX_REGION, MIN_REGION};
 use nvlite_engine::{MediumKind, Options};
 use std::path::PathBuf;
 
@@ -37,8 +37,9 @@ impl Config {
             config.medium = parse_medium(&value)?;
         }
         if let Some(value) = get("region") {
-            let size = parse_size(&value).filter(|size| *size >= MIN_REGION);
-            config.region = Some(size.ok_or_else(|| bad("region", &value, "a size of at least 1MiB, such as 64MiB"))?);
+            let size = parse_size(&value).filter(|size| (MIN_REGION..=MAX_REGION).contains(size));
+            config.region =
+                Some(size.ok_or_else(|| bad("region", &value, "a size from 1MiB to 32TiB, such as 64MiB"))?);
         }
         config.region_dir = get("region_dir").map(PathBuf::from);
         if let Some(value) = get("keep_region") {
@@ -152,6 +153,7 @@ mod tests {
             ("medium", "disk"),
             ("region", "many"),
             ("region", "4k"),
+            ("region", "33TiB"),
             ("keep_region", "2"),
             ("journal_mode_reply", "x"),
         ] {

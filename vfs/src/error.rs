@@ -95,7 +95,8 @@ pub fn tell(api: &Api, path: &Path, failure: &Failure) -> c_int {
         let file = path.display().to_string();
         let text = if message.contains(&file) { message } else { format!("{file}: {message}") };
         api.write_log(code, &format!("nvlite: {text}"));
-        LAST.with(|last| *last.borrow_mut() = (errno, text));
+        // gone when a connection is closed by the destructor of another thread-local: nobody can ask any more
+        let _ = LAST.try_with(|last| *last.borrow_mut() = (errno, text));
     }
     code
 }
@@ -103,7 +104,7 @@ pub fn tell(api: &Api, path: &Path, failure: &Failure) -> c_int {
 /// The last error of this thread: `errno` and text.
 #[must_use]
 pub fn last() -> (i32, String) {
-    LAST.with(|last| last.borrow().clone())
+    LAST.try_with(|last| last.borrow().clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

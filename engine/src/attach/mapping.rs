@@ -7,6 +7,7 @@
 //! the attach lock, under which all of this runs, is one of the region file, not of its identity.
 
 use super::{SideFiles, boot_id, random, remove};
+use crate::assemble::mapping_len;
 use crate::base::{Error, RegionId, Result};
 use crate::format::superblock::Superblock;
 use crate::medium::{FileDisk, is_tmpfs};
@@ -23,8 +24,22 @@ fn prefix(files: &SideFiles, id: RegionId) -> Result<String> {
     Ok(format!("nvlite-{id}-{:x}-{:x}-", region.dev(), region.ino()))
 }
 
-/// A new mapping: on tmpfs where that has room, else beside the region. Answers its path and nonce, too.
-pub fn create(files: &SideFiles, id: RegionId, len: u64, budget: u64) -> Result<(Segment, PathBuf, [u8; 16])> {
+/// A new mapping.
+pub struct New {
+    /// Its memory.
+    pub segment: Segment,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What tells it from others there.
+    pub nonce: [u8; 16],
+    /// Bytes that its layout has; the nonce lies behind them.
+    pub len: u64,
+}
+
+/// Makes a mapping: on tmpfs where that has room, else beside the region.
+pub fn create(files: &SideFiles, superblock: &Superblock) -> Result<New> {
+    let (id, budget) = (superblock.region, superblock.budget);
+    let len = mapping_len(budget, superblock.medium);
     let mut nonce = [0u8; 16];
     random(&mut nonce)?;
     let tail: String = nonce[..8].iter().map(|b| format!("{b:02x}")).collect();
@@ -41,7 +56,7 @@ pub fn create(files: &SideFiles, id: RegionId, len: u64, budget: u64) -> Result<
         Ok(())
     });
     made.inspect_err(|_| remove(&path))?;
-    Ok((segment, path, nonce))
+    Ok(New { segment, path, nonce, len })
 }
 
 /// Removes the mappings of this region, which nobody is attached to: those of killed processes, and of an earlier boot.

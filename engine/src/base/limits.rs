@@ -18,5 +18,9 @@ pub const MAX_ATTACHMENTS: u32 = 1024;
 pub const DEFAULT_REGION: u64 = 256 << 20;
 /// Least budget: fewer blocks than this cannot hold the pages that one statement pins.
 pub const MIN_REGION: u64 = 1 << 20;
+/// Largest budget: what lies beside the blocks is a sixteenth of it, and both fit a mapping of [`MAX_MAPPING`].
+pub const MAX_REGION: u64 = 1 << 45;
+/// Longest mapping: half of the addresses that a process has.
+pub const MAX_MAPPING: u64 = 1 << 46;
 /// Pages that may be stored in place inside the gate (P2): bounds the time in which readers cannot arrive.
 pub const GATE_PAGES: usize = 32;

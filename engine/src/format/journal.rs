@@ -74,7 +74,8 @@ pub fn slot_seed(seed: u64, slot: u64) -> u64 {
 impl Header {
     /// Writes the header of `slot` over the first 32 bytes of `bytes`; `body_sum` is the body's checksum under `seed`.
     pub fn encode(&self, seed: u64, slot: u64, body_sum: u64, bytes: &mut [u8]) {
-        let back = |j: Jci| u32::try_from(self.jci.0 - j.0).unwrap_or(u32::MAX);
+        // less far back would be said to be durable what is not
+        let back = |j: Jci| u32::try_from(self.jci.0 - j.0).expect("the ring holds fewer commits than that");
         put(bytes, 8, &self.jci.0.to_le_bytes());
         put(bytes, 16, &back(self.low_water).to_le_bytes());
         put(bytes, 20, &back(self.durable).to_le_bytes());

@@ -24,6 +24,7 @@
 use super::{COUNT_MAX, FormatError, get_u16, get_u32, get_u64, put};
 use crate::base::MediumKind;
 use crate::base::checksum::checksum;
+use crate::base::limits::MAX_REGION;
 use crate::base::{Incarnation, Jci, RegionId};
 
 /// Bytes of one copy.
@@ -129,7 +130,7 @@ impl Superblock {
         if page_size != 0 && !(page_size.is_power_of_two() && (512..=65536).contains(&page_size)) {
             return Err(FormatError::OutOfRange("the page size"));
         }
-        if !(1 << 16..=1 << 46).contains(&get_u64(b, 56)) {
+        if !(1 << 16..=MAX_REGION).contains(&get_u64(b, 56)) {
             return Err(FormatError::OutOfRange("the budget"));
         }
         if [32, 40, 48].iter().any(|&at| get_u64(b, at) > COUNT_MAX) {

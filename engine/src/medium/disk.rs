@@ -1,8 +1,7 @@
 //! Positioned I/O on an ordinary file: the region on `file`, the cold file, archives.
 
 use super::{Disk, Site, fs};
-use crate::base::{Error, Result};
-use rustix::fs::FallocateFlags;
+use crate::base::{Error, Result, room};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -43,22 +42,6 @@ impl FileDisk {
         fs::same_access(&self.file, &self.path, model)
     }
 
-    /// Gives the storage of `[off, off + len)` back; it reads as zeros afterwards. `Ok(false)`: the file system keeps
-    /// it, and the old bytes with it.
-    pub fn punch(&self, off: u64, len: u64) -> Result<bool> {
-        if len == 0 {
-            return Ok(true);
-        }
-        loop {
-            match rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, off, len) {
-                Ok(()) => return Ok(true),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(false),
-                Err(e) => return Err(Error::io(&self.path, "punch", e.into())),
-            }
-        }
-    }
-
     fn error(&self, op: &'static str) -> impl Fn(io::Error) -> Error + '_ {
         move |source| Error::io(&self.path, op, source)
     }
@@ -88,7 +71,7 @@ impl Disk for FileDisk {
     }
 
     fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
-        fs::within_file_limit(&self.path, "write", off.saturating_add(bytes.len() as u64))?;
+        room::within_file_limit(&self.path, "write", off.saturating_add(bytes.len() as u64))?;
         self.file.write_all_at(bytes, off).map_err(self.error("write"))
     }
 
@@ -97,7 +80,7 @@ impl Disk for FileDisk {
     }
 
     fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        if len == 0 || fs::allocate(&self.file, &self.path, off, len)? {
+        if len == 0 || room::allocate(&self.file, &self.path, off, len)? {
             return Ok(());
         }
         // No fallocate here: the length is right, and a full disk is then told by the write.
@@ -109,7 +92,7 @@ impl Disk for FileDisk {
 
     fn set_len(&self, len: u64) -> Result<()> {
         if len > self.len()? {
-            fs::within_file_limit(&self.path, "extend", len)?;
+            room::within_file_limit(&self.path, "extend", len)?;
         }
         self.file.set_len(len).map_err(self.error("set the length"))
     }

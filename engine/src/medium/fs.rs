@@ -1,8 +1,6 @@
-//! What the file system is and allows: limits met before the kernel meets them, storage made present before it is touched.
+//! What the file system is, and files in it.
 
 use crate::base::{Error, Result};
-use rustix::fs::FallocateFlags;
-use rustix::process::{Resource, getrlimit};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -71,41 +69,6 @@ pub(super) fn same_access(file: &File, path: &Path, model: &Path) -> Result<()> 
         file.set_permissions(PermissionsExt::from_mode(want.mode() & 0o777))
     };
     set().map_err(|e| Error::io(path, "set the mode", e))
-}
-
-/// Refuses what ends above the process's file-size limit: the kernel would send `SIGXFSZ`, which kills the host program.
-pub(super) fn within_file_limit(path: &Path, what: &'static str, end: u64) -> Result<()> {
-    match getrlimit(Resource::Fsize).current {
-        Some(limit) if end > limit => Err(Error::Full {
-            path: path.to_owned(),
-            what,
-            cause: format!("byte {end} lies above this process's file-size limit RLIMIT_FSIZE of {limit} bytes"),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Unit of allocation: tmpfs undoes an interrupted `fallocate`, so under a timer's signals a large one might never end.
-const PIECE: u64 = 16 << 20;
-
-/// Makes storage present. `Ok(false)`: the file system has no such operation.
-pub(super) fn allocate(file: &File, path: &Path, off: u64, len: u64) -> Result<bool> {
-    within_file_limit(path, "allocate", off.saturating_add(len))?;
-    let mut done = 0;
-    while done < len {
-        let piece = PIECE.min(len - done);
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), off + done, piece) {
-            Ok(()) => done += piece,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(false),
-            // tmpfs: the memory limit of a control group
-            Err(e @ rustix::io::Errno::NOMEM) => {
-                return Err(Error::Full { path: path.to_owned(), what: "allocate", cause: e.to_string() });
-            }
-            Err(e) => return Err(Error::io(path, "allocate", e.into())),
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

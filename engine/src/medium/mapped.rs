@@ -4,7 +4,7 @@
 use super::persist::{Flush, Persist, domain_has_caches};
 use super::{MediumKind, Pmem, Site, fs, granule};
 use crate::base::limits::DEVICE_BLOCK;
-use crate::base::{Error, Result, huge};
+use crate::base::{Error, Result, huge, room};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
@@ -37,7 +37,7 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     /// Creates the file (it must not exist), private to its owner, `len` bytes long and without storage, and maps it.
     pub fn create(path: &Path, len: u64, kind: MediumKind) -> Result<Mapped> {
-        fs::within_file_limit(path, "create", len)?;
+        room::within_file_limit(path, "create", len)?;
         let file = fs::create_new(path)?;
         let map = || {
             file.set_len(len).map_err(|e| Error::io(path, "set the length", e))?;
@@ -186,7 +186,7 @@ impl Pmem for Mapped {
 
     fn allocate(&self, off: u64, len: u64) -> Result<()> {
         self.at(off, len); // a range outside would make the file longer than its mapping
-        if len > 0 && !fs::allocate(&self.file, &self.path, off, len)? {
+        if len > 0 && !room::allocate(&self.file, &self.path, off, len)? {
             return Err(Error::cant_open(&self.path, "the file system cannot allocate storage in advance (fallocate)"));
         }
         Ok(())

@@ -36,14 +36,15 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Gathers the pins of all slots but one's own, and `visible` unless it moves with the commit, behind the gate.
-    pub fn gather(&mut self, pages: &Pages, except: crate::shm::SlotNo, visible: Option<Jci>) {
+    /// Gathers the pins of all slots, and `visible` unless it moves with the commit, behind the gate. `except` is the slot
+    /// whose pin moves with the commit, too.
+    pub fn gather(&mut self, pages: &Pages, except: Option<crate::shm::SlotNo>, visible: Option<Jci>) {
         if visible.is_some() {
             // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2);
             // closing the gate has such a fence of its own
             fence(Ordering::SeqCst);
         }
-        pages.shared.slots().pins_of_others(except, &mut self.pins);
+        pages.shared.slots().pins_but(except, &mut self.pins);
         self.pins.extend(visible.map(|v| v.0));
         self.pins.sort_unstable();
         self.pins.dedup();
@@ -137,8 +138,31 @@ impl Pages {
         self.shared.array(self.shared.places.touched, 2 * u64::from(self.geo().layout.max_blocks))
     }
 
-    /// Notes that a block was stored to since the last retirement (`dax`, `ram`).
-    pub fn push_touched(&self, b: BlockNo) {
+    /// Notes bytes of a block that the next retirement has to flush (`dax`, `ram`), before they are stored: a dead writer's
+    /// stores are known, too. Of no bytes, that its entry is to change.
+    pub fn note_stored(&self, b: BlockNo, at: u32, len: u32) {
+        if self.pmem.is_none() {
+            return;
+        }
+        let block = self.block(b);
+        let seen = block.stored.load(R);
+        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
+            self.push_touched(b);
+        }
+        if len > 0 {
+            let unit = self.unit();
+            let (first, last) = (at / unit, (at + len - 1) / unit);
+            let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
+            block.stored.store(seen | mask, R);
+        }
+    }
+
+    /// Bytes for which one bit of a block's mask stands: a 64th, but no less than a line.
+    fn unit(&self) -> u32 {
+        (self.geo().arena.size() / 64).max(64)
+    }
+
+    fn push_touched(&self, b: BlockNo) {
         let head = self.shared.head();
         let n = head.touched.load(R);
         self.touched_list()[n as usize].store(b.0, R);
@@ -148,8 +172,7 @@ impl Pages {
     /// Starts the write-back of every line and entry stored to since the last retirement, each once (P17); durable after
     /// the caller's fence. Answers the lines flushed.
     pub fn flush_touched(&self) -> u64 {
-        let (head, arena) = (self.shared.head(), &self.geo().arena);
-        let unit = (arena.size() / 64).max(64);
+        let (head, arena, unit) = (self.shared.head(), &self.geo().arena, self.unit());
         let mut lines = 0;
         let touched = &self.touched_list()[..head.touched.load(R) as usize];
         for (i, b) in touched.iter().enumerate() {

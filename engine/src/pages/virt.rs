@@ -121,7 +121,7 @@ impl Virt {
 /// | --- | --- |
 /// | 0 | the virtblock whose content it is, 0 if free |
 /// | 4 | bit 0: its entry changed since the last retirement; from bit 8 on: pointers into it that are out (any reader) |
-/// | 8 | which 64ths of it were stored to since the last retirement |
+/// | 8 | which 64ths of it (or lines, if it has fewer) were stored to since the last retirement |
 #[repr(C)]
 #[derive(Default)]
 #[allow(missing_docs)]

@@ -62,7 +62,7 @@ impl Session {
         heads::reserve(&engine.shared, n)?;
         engine.pages.reserve_virts(2 * n + 64)?;
         let undisturbed = self.evictions == engine.evictions();
-        engine.reserve_for(self.slot, pages, &self.set, undisturbed, base)?;
+        engine.reserve_for(pages, &self.set, undisturbed, base)?;
         Ok(shadows)
     }
 
@@ -191,8 +191,9 @@ impl Session {
     /// Releases the writer lock as soon as the commit is published, then waits as `durability` says.
     ///
     /// # Errors
-    /// `Failed`.
+    /// `Failed`, `Forked`.
     pub fn commit(&mut self, durability: Durability) -> Result<()> {
+        self.store.engine().check()?;
         let Some(size) = self.prepared.take() else { return Ok(()) };
         self.tell_lent(); // the commit stores in place where no pointer is out
         let engine = self.store.engine();
@@ -211,12 +212,13 @@ impl Session {
         engine.pages.pump();
         self.set.clear();
         self.release_lock();
-        let (engine, base) = self.parts();
+        let engine = self.store.engine();
         match durability {
-            Durability::Full => engine.flush(self.slot, jci, base),
-            Durability::Process => engine.write_through(self.slot, jci, base),
+            Durability::Full => engine.flush(self.slot, jci),
+            Durability::Process => engine.write_through(self.slot, jci),
         }?;
         self.store.committed();
+        self.served();
         Ok(())
     }
 }

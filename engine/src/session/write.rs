@@ -6,16 +6,14 @@ use crate::format::mark;
 use crate::writeset::Written;
 
 impl Session {
-    /// xTruncate: in a write transaction never fails; the size is settled at commit (P1).
+    /// xTruncate: in a write transaction fails only if that can no longer be committed; the size is settled at commit (P1).
     ///
     /// # Errors
-    /// `LockLost` outside one.
+    /// `Failed`, `Forked`; `LockLost` outside one.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
-        if !self.writing {
-            self.retake_lock()?;
-        }
+        self.may_write()?;
         let page_size = u64::from(self.known_page_size().unwrap_or(4096));
-        let end = size.div_ceil(page_size) as u32;
+        let end = u32::try_from(size.div_ceil(page_size)).unwrap_or(u32::MAX);
         let cut: Vec<PageNo> = self.set.iter().map(|(p, _)| p).filter(|p| p.0 > end).collect();
         for page in cut {
             if let Some(Written::Shadow(v)) = self.set.remove(page) {
@@ -28,7 +26,11 @@ impl Session {
     }
 
     /// A write or cut without the writer lock (P6): taken again if this session's own last commit is still the newest.
-    fn retake_lock(&mut self) -> Result<()> {
+    fn may_write(&mut self) -> Result<()> {
+        self.store.engine().check()?;
+        if self.writing && self.holding {
+            return Ok(());
+        }
         self.store.check_writable()?;
         self.begin_read()?;
         let newest = self.store.engine().shared.published();
@@ -46,10 +48,7 @@ impl Session {
     /// # Errors
     /// As said; `Full` if a transaction too large for memory finds no room in the cold file.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.store.engine().check()?;
-        if !self.writing || !self.holding {
-            self.retake_lock()?;
-        }
+        self.may_write()?;
         self.tell_lent(); // room may have to be made
         if self.known_page_size().is_none() {
             let n = bytes.len() as u64;
@@ -60,7 +59,7 @@ impl Session {
         let mut done = 0;
         while done < bytes.len() {
             let at = offset + done as u64;
-            let place = PageNo::at(at, page_size).ok_or_else(|| self.store.engine().no_room("a page"))?;
+            let place = PageNo::at(at, page_size).ok_or_else(|| self.too_far(at))?;
             let (page, within) = (place.0, place.1 as usize);
             let n = (bytes.len() - done).min(page_size as usize - within);
             self.write_in_page(page, page_size, within, &bytes[done..done + n])?;
@@ -68,6 +67,11 @@ impl Session {
             done += n;
         }
         self.follow_header()
+    }
+
+    fn too_far(&self, at: u64) -> Error {
+        let cause = format!("byte {at} lies behind the last page that a database can have");
+        Error::Full { path: self.store.engine().base.path().to_owned(), what: "a page", cause }
     }
 
     /// While the database has no page size, the write set is kept in pages of the size that its own page 1 says.
@@ -113,7 +117,7 @@ impl Session {
         } else {
             // by field, so that the write set stays free to be changed
             let (engine, base) = (self.store.engine(), self.base.as_deref().expect("opened by begin_read"));
-            let Some(block) = engine.bring_in_or_make_room(self.slot, page, &self.set, base)? else {
+            let Some(block) = engine.bring_in_or_make_room(page, &self.set, base)? else {
                 return self.put_shadow(page, content);
             };
             // the newest version is stable under the writer lock
@@ -140,7 +144,7 @@ impl Session {
         let (engine, base) = self.parts();
         let v = match self.set.get(page) {
             Some(Written::Shadow(v)) => v,
-            _ => engine.new_shadow(self.slot, page, &self.set, base)?,
+            _ => engine.new_shadow(page, &self.set, base)?,
         };
         engine.write_shadow(v, content)?;
         self.set.put_shadow(page, v);

@@ -226,6 +226,16 @@ impl Clock {
     pub fn open_gate_at(&self, jci: Jci, own: &Slot) {
         self.publish(jci);
         own.set_pin(jci);
+        self.show_and_open(jci);
+    }
+
+    /// As [`open_gate_at`](Self::open_gate_at), by who repairs: the commit was a dead writer's, and no pin moves with it. Our
+    /// own least of all: a retirer that scans the pins meanwhile would take it for newer than what we read.
+    pub fn open_gate_of_the_dead(&self) {
+        self.show_and_open(self.published());
+    }
+
+    fn show_and_open(&self, jci: Jci) {
         self.visible.fetch_max(jci.0, Ordering::Release);
         self.open_gate();
     }

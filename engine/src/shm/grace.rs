@@ -17,8 +17,6 @@ struct Suspect {
 pub struct Grace {
     /// Reads that were in progress.
     reading: Vec<Suspect>,
-    /// Connections that had pointers, or may have got one from a read in progress.
-    fetched: Vec<Suspect>,
 }
 
 impl Grace {
@@ -27,22 +25,18 @@ impl Grace {
     pub fn begin(slots: &Slots) -> Grace {
         // Pairs with the fence of Slot::begin_copy: a read that this scan does not see begins after it and finds nothing.
         fence(Ordering::SeqCst);
-        let mut grace = Grace { reading: Vec::new(), fetched: Vec::new() };
+        let mut grace = Grace { reading: Vec::new() };
         for (no, slot) in slots.used() {
             let seq = slot.sequence();
-            let suspect = || Suspect { slot: no, generation: slot.generation(), seq };
             if seq & 1 == 1 {
-                grace.reading.push(suspect());
-            }
-            if seq & 1 == 1 || slot.fetches() != 0 {
-                grace.fetched.push(suspect());
+                grace.reading.push(Suspect { slot: no, generation: slot.generation(), seq });
             }
         }
         grace
     }
 
     /// True once every read that was in progress has ended, or its slot has changed hands. Pointers handed out are another matter:
-    /// [`fetched`](Self::fetched). A reader that was killed in the middle ends its read only by
+    /// blocks count theirs, before the read ends that got one. A reader that was killed in the middle ends its read only by
     /// [`forget_dead`](Self::forget_dead) or [`Slots::reap_dead`].
     pub fn passed(&mut self, slots: &Slots) -> bool {
         self.reading.retain(|s| {
@@ -52,28 +46,9 @@ impl Grace {
         self.reading.is_empty()
     }
 
-    /// True while a connection may hold a pointer that it got before the grace began: one that had any, or was in the middle of a
-    /// read, and has not been seen without since.
-    pub fn fetched(&mut self, slots: &Slots) -> bool {
-        self.fetched.retain(|s| {
-            let slot = slots.get(s.slot);
-            // The sequence first: a pointer is counted before the read that got it ends.
-            let reading = s.seq & 1 == 1 && slot.sequence() == s.seq;
-            (reading || slot.fetches() != 0) && slot.generation() == s.generation
-        });
-        !self.fetched.is_empty()
-    }
-
     /// Stops waiting for connections that have died: they read nothing any more. A system call for each of another attachment's
     /// that is waited for, so for when the grace takes long.
     pub fn forget_dead(&mut self, slots: &Slots, live: &Liveness) {
-        for suspects in [&mut self.reading, &mut self.fetched] {
-            suspects.retain(|s| slots.is_alive(Holder { slot: s.slot, generation: s.generation }, live));
-        }
-    }
-
-    /// True once what was removed may be reused: neither read nor pointed to.
-    pub fn is_over(&mut self, slots: &Slots) -> bool {
-        self.passed(slots) && !self.fetched(slots)
+        self.reading.retain(|s| slots.is_alive(Holder { slot: s.slot, generation: s.generation }, live));
     }
 }

@@ -261,11 +261,6 @@ impl WriterLock {
         self.load().state() == State::Granted(slots.holder(me))
     }
 
-    /// True if `me` holds the lock.
-    pub fn held_by(&self, slots: &Slots, me: SlotNo) -> bool {
-        self.load().state() == State::Held(slots.holder(me))
-    }
-
     /// Connections that are inside [`wait`](Self::wait).
     pub fn waiting(&self, slots: &Slots) -> u32 {
         slots.used().filter(|(_, slot)| slot.asleep.load(Ordering::Relaxed) != AWAKE).count() as u32

@@ -11,26 +11,19 @@ use crate::base::Jci;
 impl Slots {
     /// All pins, in no order, replacing what `buf` held.
     pub fn pins(&self, buf: &mut Vec<u64>) {
-        buf.clear();
-        buf.extend(self.below_high_water().filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
+        self.pins_but(None, buf);
     }
 
-    /// As [`pins`](Self::pins), without `me`.
-    pub fn pins_of_others(&self, me: SlotNo, buf: &mut Vec<u64>) {
+    /// As [`pins`](Self::pins), without that of `except`.
+    pub fn pins_but(&self, except: Option<SlotNo>, buf: &mut Vec<u64>) {
         buf.clear();
-        let others = self.below_high_water().filter(|(no, _)| *no != me);
-        buf.extend(others.filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
+        let wanted = self.below_high_water().filter(|(no, _)| Some(*no) != except);
+        buf.extend(wanted.filter_map(|(_, slot)| slot.pin()).map(|jci| jci.0));
     }
 
     /// The oldest snapshot that is read at.
     pub fn oldest_pin(&self) -> Option<Jci> {
         self.below_high_water().filter_map(|(_, slot)| slot.pin()).min()
-    }
-
-    /// True if a slot other than `except` pins a snapshot in `from..to`: a version made at `from` and superseded at `to` is needed.
-    pub fn pinned_in(&self, from: Jci, to: Jci, except: Option<SlotNo>) -> bool {
-        self.below_high_water()
-            .any(|(no, slot)| Some(no) != except && slot.pin().is_some_and(|pin| from <= pin && pin < to))
     }
 
     /// True if any connection holds pointers into blocks.

@@ -1,8 +1,8 @@
 //! The mapping: one file, mapped whole and sparse, reached by offset. No pointers in it, no `&[u8]` to it.
 
+use crate::base::limits::MAX_MAPPING;
 use crate::base::sync::{AtomicU32, AtomicU64};
-use crate::base::{Error, Result, bytes, huge};
-use rustix::fs::FallocateFlags;
+use crate::base::{Error, Result, bytes, huge, room};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -45,13 +45,7 @@ impl Segment {
     /// `Full` if `len` is above the file-size limit of this process, told before the kernel would raise `SIGXFSZ`.
     pub fn create(path: &Path, len: u64) -> Result<Segment> {
         let len = round(path, len)?;
-        if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Fsize).current
-            && limit < len
-        {
-            let cause =
-                format!("the file-size limit of this process (RLIMIT_FSIZE) is {limit} bytes, {len} are needed");
-            return Err(Error::Full { path: path.to_owned(), what: "the shared mapping", cause });
-        }
+        room::within_file_limit(path, "the shared mapping", len)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|e| Error::io(path, "create", e))?;
         let mapped =
@@ -106,16 +100,10 @@ impl Segment {
     pub fn commit(&self, off: u64, len: u64) -> Result<()> {
         self.check(off, len, 1);
         let Some((file, path)) = &self.file else { return Ok(()) };
-        if len == 0 {
+        if room::allocate(file, path, off, len)? {
             return Ok(());
         }
-        loop {
-            match rustix::fs::fallocate(file, FallocateFlags::empty(), off, len) {
-                // tmpfs gives up on any signal and undoes what it did.
-                Err(rustix::io::Errno::INTR) => {}
-                done => return done.map_err(|e| Error::io(path, "allocate shared memory", e.into())),
-            }
-        }
+        Err(Error::cant_open(path, "the file system cannot allocate storage in advance (fallocate)"))
     }
 
     /// Asks for huge pages under bytes that were just committed, for what is looked up at random. It takes milliseconds.
@@ -137,24 +125,6 @@ impl Segment {
     pub fn slice<T: Shared>(&self, off: u64, n: usize) -> &[T] {
         self.check(off, (size_of::<T>() as u64).saturating_mul(n as u64), align_of::<T>());
         self.structures(off, n)
-    }
-
-    /// As [`at`](Self::at), for an offset that was itself read from shared memory.
-    ///
-    /// # Errors
-    /// `Corrupt` if it leads nowhere.
-    pub fn try_at<T: Shared>(&self, off: u64) -> Result<&T> {
-        self.legal(off, size_of::<T>() as u64, align_of::<T>())?;
-        Ok(self.structure(off))
-    }
-
-    /// As [`slice`](Self::slice), for an offset or a number that was itself read from shared memory.
-    ///
-    /// # Errors
-    /// `Corrupt` if it leads nowhere.
-    pub fn try_slice<T: Shared>(&self, off: u64, n: usize) -> Result<&[T]> {
-        self.legal(off, (size_of::<T>() as u64).saturating_mul(n as u64), align_of::<T>())?;
-        Ok(self.structures(off, n))
     }
 
     fn structure<T: Shared>(&self, off: u64) -> &T {
@@ -187,10 +157,14 @@ impl Segment {
         unsafe { bytes::copy(src, into.as_mut_ptr(), into.len()) }
     }
 
-    /// Copies bytes out that nobody stores to meanwhile: the caller's pin or lock sees to that.
-    pub fn read(&self, off: u64, into: &mut [u8]) {
+    /// Copies bytes out as fast as can be.
+    ///
+    /// # Safety
+    /// Nobody stores to them meanwhile, in any process: the caller's pin or lock sees to that. Where nothing does,
+    /// [`copy_out`](Self::copy_out) is for it.
+    pub unsafe fn read(&self, off: u64, into: &mut [u8]) {
         let src = self.ptr(off, into.len() as u64);
-        // SAFETY: as in `copy_out`, and the source does not change (caller's protocol).
+        // SAFETY: as in `copy_out`, and the source does not change (caller).
         unsafe { std::ptr::copy_nonoverlapping(src.cast_const(), into.as_mut_ptr(), into.len()) }
     }
 
@@ -231,18 +205,6 @@ impl Segment {
         self.file.as_ref().map(|(_, path)| path.as_path())
     }
 
-    /// Removes the file's name; whoever has it mapped keeps it. Nothing to do if it is gone, or replaced by another file.
-    pub fn unlink(&self) {
-        use std::os::unix::fs::MetadataExt;
-        let Some((file, path)) = &self.file else { return };
-        if let (Ok(ours), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path))
-            && (ours.dev(), ours.ino()) == (there.dev(), there.ino())
-        {
-            // A name that stays is a leak of a file, and the nonce in it tells that it is not in use.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
     fn is_legal(&self, off: u64, len: u64, align: usize) -> bool {
         off.is_multiple_of(align as u64) && off.checked_add(len).is_some_and(|end| end <= self.len)
     }
@@ -253,15 +215,6 @@ impl Segment {
             "offset {off}, {len} bytes, align {align}, of a mapping of {}",
             self.len
         );
-    }
-
-    fn legal(&self, off: u64, len: u64, align: usize) -> Result<()> {
-        if self.is_legal(off, len, align) {
-            return Ok(());
-        }
-        let path = self.path().unwrap_or(Path::new("(private mapping)"));
-        let detail = format!("an offset {off} for {len} bytes aligned to {align}; there are {} bytes", self.len);
-        Err(Error::corrupt(path, "shared mapping", detail))
     }
 }
 
@@ -285,7 +238,7 @@ fn page() -> u64 {
 
 /// `len` in whole pages, if it is a length that can be mapped.
 fn round(path: &Path, len: u64) -> Result<u64> {
-    if len == 0 || len > 1 << 46 {
+    if len == 0 || len > MAX_MAPPING {
         return Err(Error::cant_open(path, format!("{len} is no length for a shared mapping")));
     }
     Ok(len.next_multiple_of(page()))

@@ -183,6 +183,14 @@ impl Slot {
         self.seq.store(seq + 1, Ordering::Release);
     }
 
+    /// Does `read`, a look-up and what is done with its result, between the two.
+    pub fn copying<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.begin_copy();
+        let result = read();
+        self.end_copy();
+        result
+    }
+
     /// The read sequence: odd while a read is in progress, never the same again afterwards.
     pub fn sequence(&self) -> u64 {
         self.seq.load(Ordering::Acquire)

@@ -30,11 +30,8 @@ impl Conn {
                 SQLITE_FCNTL_PRAGMA => return pragma::answer(self, argument.cast()),
                 SQLITE_FCNTL_LOCKSTATE => *slot::<c_int>(argument)? = self.level as c_int,
                 SQLITE_FCNTL_LAST_ERRNO => *slot::<c_int>(argument)? = self.last_errno,
-                SQLITE_FCNTL_SIZE_HINT | SQLITE_FCNTL_OVERWRITE => {
-                    let hint = if argument.is_null() { 0 } else { *slot::<sqlite3_int64>(argument)? };
-                    self.hint(hint);
-                }
                 // Allocation is the engine's own affair; psow cannot be turned off, so there is nothing to lose by saying yes.
+                SQLITE_FCNTL_SIZE_HINT | SQLITE_FCNTL_OVERWRITE => {}
                 SQLITE_FCNTL_CHUNK_SIZE | SQLITE_FCNTL_BLOCK_ON_CONNECT => {}
                 SQLITE_FCNTL_POWERSAFE_OVERWRITE => *slot::<c_int>(argument)? = 1,
                 SQLITE_FCNTL_VFSNAME => {
@@ -88,12 +85,6 @@ impl Conn {
         match &mut self.link {
             Some(link) => Ok(link.session.commit(durability)?),
             None => Ok(()),
-        }
-    }
-
-    fn hint(&mut self, size: sqlite3_int64) {
-        if let (Some(link), Ok(size)) = (&mut self.link, u64::try_from(size)) {
-            link.session.size_hint(size);
         }
     }
 

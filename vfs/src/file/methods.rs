@@ -81,6 +81,7 @@ fn call(file: *mut sqlite3_file, run: impl FnOnce(&mut Conn) -> Outcome) -> c_in
         Ok(Err(failure)) => conn.report(&failure),
         Err(_) => {
             conn.poisoned = true;
+            conn.link.iter().for_each(|link| link.session.abandon());
             conn.report(&Failure::Told(
                 SQLITE_IOERR,
                 "a defect of nvlite was caught; this connection is of no use any more".into(),

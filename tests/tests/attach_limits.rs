@@ -1,0 +1,79 @@
+//! What an attachment asks for and cannot have is refused before anything depends on it: a base that is marked for a region
+//! which never opens is of no use to anybody. And what is in the way of one is kept.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use nvlite_engine::base::limits::MAX_REGION;
+use nvlite_engine::shm::Segment;
+use nvlite_engine::{Durability::Full, Error, MediumKind, Options, Result, Store, mapping_len};
+use nvlite_tests::plain_base::PlainBase;
+use nvlite_tests::rules::{all_are, commit};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A limit that a test sets is the whole process's.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn attach(dir: &Path, region: u64) -> Result<Arc<Store>> {
+    let options = Options { medium: Some(MediumKind::File), region, ..Options::default() };
+    Store::attach(Arc::new(PlainBase::new(&dir.join("a.db"))), &options)
+}
+
+fn limit_files_to(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the structure outlives the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+}
+
+#[test]
+fn p14_what_is_refused_leaves_the_base_as_it_was() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let store = attach(dir.path(), 1 << 20).unwrap();
+    commit(&mut store.session().unwrap(), 4, 2..=4, 1, Full).unwrap();
+    store.close().unwrap();
+    let file = std::fs::read(dir.path().join("a.db")).unwrap();
+    assert_eq!(file[18], 1, "a stock file");
+    let unchanged = |what: &str, refused: Result<Arc<Store>>, reason: &str| {
+        match refused.map(|_| ()) {
+            Err(Error::CantOpen { reason: why, .. } | Error::Full { cause: why, .. }) if why.contains(reason) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(std::fs::read(dir.path().join("a.db")).unwrap() == file, "{what}: the base was changed");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{what}: side files are left");
+    };
+    // Failure: every later open refuses what this one has written.
+    for region in [MAX_REGION + 1, 1 << 46, (1 << 46) + 1, u64::MAX] {
+        unchanged("a region too large", attach(dir.path(), region), "the most possible");
+    }
+    for kind in [MediumKind::File, MediumKind::Ram] {
+        let len = mapping_len(MAX_REGION, kind) + 4096;
+        assert!(len <= nvlite_engine::base::limits::MAX_MAPPING, "{kind:?}: the largest region has a mapping");
+    }
+    // Failure: there is no room for the mapping, and the base is marked by then.
+    limit_files_to(1 << 30);
+    assert!(Segment::create(&dir.path().join("mapping"), 2 << 30).is_err());
+    unchanged("no room for the mapping", attach(dir.path(), 1 << 20), "RLIMIT_FSIZE");
+    limit_files_to(libc::RLIM_INFINITY);
+    let store = attach(dir.path(), 1 << 20).unwrap();
+    assert!(all_are(&mut store.session().unwrap(), 2..=4, 1).unwrap());
+    store.close().unwrap();
+}
+
+#[test]
+fn p14_what_was_set_aside_stays_whatever_is_set_aside_later() {
+    // Failure: a second region that cannot be read is put in the place of the first, which may be the one that is needed.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    for n in 1..=3u8 {
+        std::fs::write(dir.path().join("a.db-nvlite"), vec![n; 8192]).unwrap();
+        std::fs::write(dir.path().join("a.db-cold"), vec![n; 100]).unwrap();
+        attach(dir.path(), 1 << 20).unwrap().close().unwrap();
+    }
+    let aside = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path());
+    let aside: Vec<_> = aside.filter(|path| path.display().to_string().contains(".stale-unreadable")).collect();
+    let mut found: Vec<_> =
+        aside.iter().map(|path| (path.display().to_string(), std::fs::read(path).unwrap()[0])).collect();
+    found.sort();
+    let numbers: Vec<u8> = found.iter().map(|(_, n)| *n).collect();
+    assert_eq!(numbers, [1, 2, 3, 1, 2, 3], "{found:?}: each cold file beside its region");
+}
