@@ -101,7 +101,9 @@ impl Engine {
         slots.get(slot).unpin();
         head.retire.unlock(slot);
         change.done();
-        result.inspect_err(|_| tracing::warn!("retirement did not finish"))
+        result.inspect_err(|error| {
+            tracing::warn!(region = %self.region.path().display(), %error, "retirement did not finish");
+        })
     }
 
     fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
