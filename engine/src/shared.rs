@@ -66,16 +66,25 @@ pub fn tally(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
-/// The head of the mapping. Who may change what:
+/// The head of the mapping.
 ///
-/// | fields | by |
+/// | words | who changes them; what a stale read costs |
 /// | --- | --- |
-/// | `clock`, `writer`, `batches`, `slots` | as their own modules say |
-/// | `page_size`, `ring_*` but the tail on `file`, `pending_*`, allocation words, `heads_*`, lists | holder of the writer lock |
-/// | `ring_head` | holder of the writer lock and the flush leader, by compare-and-swap |
-/// | `flushed_pos`, `written_pos`, `zeroed` | the flush leader |
-/// | `retired`, `retired_pos`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`) |
-/// | `failed` | anyone, once, 0 to 1 |
+/// | `clock`, `writer`, `batches`, `flush`, `retire`, `slots`, `counters` | as their own types say |
+/// | `incarnation` | who builds the mapping, before anybody else has it: never stale |
+/// | `page_size` | holder of the writer lock, once, from 0. Stale 0: a database that looks empty a moment longer |
+/// | `failed` | anyone, once, 0 to 1. Stale: a call that goes on; a flush looks again under its lock (P18) |
+/// | `ring_head` | holder of the writer lock; on `file` also the flush leader, hence by compare-and-swap. Stale: the swap fails |
+/// | `published_pos` | holder of the writer lock, only up. Stale: a leader waits a turn longer, less is retired |
+/// | `pending_*` | holder of the writer lock. Stale `pending_jci`: a leader waits a turn longer; a stale 0 is excluded, as it is set before the slots are taken that make the leader look |
+/// | `flushed_pos`, `zeroed` | the flush leader, who alone reads them |
+/// | `written_pos` | the flush leader, only up. Stale: a waiter looks again, under the flush lock |
+/// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
+/// | `superblock_sequence` | who changes the superblock, under the lock that this takes; read by nobody else |
+/// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
+/// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
+/// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |
+/// | `maintained` | holder of the writer lock. Stale: `SQLITE_BUSY` a moment too early |
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct Header {
