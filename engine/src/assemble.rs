@@ -281,7 +281,7 @@ impl Engine {
     }
 
     /// The clean end, by the last attachment: everything goes home, the base becomes a complete stock file. Answers false
-    /// if the region has failed or somebody still reads, and nothing was done.
+    /// if the region has failed or somebody has the writer lock, and nothing was done.
     ///
     /// # Errors
     /// Of the media; the region then stays, and the next open recovers it.

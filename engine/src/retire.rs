@@ -82,8 +82,8 @@ impl Engine {
     }
 
     /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
-    /// without which homes that older readers need are left alone and nothing is attested. `file`: takes the retirement
-    /// lock; if somebody has it, waits for him if `holding`, else leaves it to him.
+    /// without which nothing is written or attested if an older reader needs one of the homes. Takes the retirement lock; if
+    /// somebody has it, waits for him if `holding`, else leaves it to him.
     pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {

@@ -79,7 +79,7 @@ impl Session {
         })
     }
 
-    /// The handle on the base file, opened at the first need; borrows nothing of the rest.
+    /// Opens the handle on the base file at the first need, so that [`parts`](Self::parts) has it.
     fn open_base(&mut self) -> Result<()> {
         if self.base.is_none() {
             self.base = Some(self.store.engine().base.open()?);

@@ -251,15 +251,16 @@ impl Drop for Store {
     }
 }
 
-/// xSleep: if this thread's last VFS call was a refusal at RESERVED, waits in the writer queue and returns early when
-/// granted (P11); else sleeps. Answers the time asked.
+/// xSleep: if this thread's connection was refused at RESERVED and nothing was served to it since, waits in the writer queue
+/// and returns early when granted (P11); else sleeps. Answers the time asked.
 pub fn sleep(time: Duration) -> Duration {
     refusal::sleep(time);
     time
 }
 
-/// Any VFS call other than xSleep clears the refusal that [`sleep`] would act on; `vfs` calls this at the start of every
-/// call that does not go through a [`Session`]. That clears its own when it pins, gets the writer lock or commits.
+/// Clears the refusal that [`sleep`] would act on: `vfs` calls this when SQLite opens, deletes or looks for a file, which it
+/// never does between a refusal and the busy handler. A [`Session`] clears its own when it pins, gets the writer lock,
+/// commits or ends.
 pub fn forget_refusal() {
     refusal::forget();
 }

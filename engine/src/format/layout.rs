@@ -44,7 +44,7 @@ impl Layout {
         Layout { ring_slots: ring / SLOT as u64, page_size, max_blocks, blocks_inside, budget }
     }
 
-    /// Byte of slot `n` of the ring (any monotonic position).
+    /// First byte of the slot at `position`, which counts slots over all laps of the ring.
     #[must_use]
     pub fn slot_at(&self, position: u64) -> u64 {
         RING_AT + position % self.ring_slots * SLOT as u64

@@ -138,7 +138,7 @@ pub trait Pmem: Send + Sync {
     fn zero(&self, off: u64, len: u64);
     /// Stores one aligned word with release ordering; not yet persistent.
     fn store_u64(&self, off: u64, value: u64);
-    /// Copies `len` bytes from `src` past the caches where the machine can; persistent after the next [`fence`](Self::fence).
+    /// Stores `bytes` past the caches where the machine can; persistent after the next [`fence`](Self::fence) of this thread.
     /// Counts as store and flush.
     fn stream(&self, site: Site, off: u64, bytes: &[u8]);
     /// Starts the write-back of every line in the range; persistent after the next [`fence`](Self::fence) of this thread.

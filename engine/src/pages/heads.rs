@@ -186,7 +186,8 @@ fn move_to(shared: &Shared, target: u32) -> Result<()> {
     Ok(())
 }
 
-/// Every page that is not at home, in no order. For the holder of the writer lock.
+/// Every page that has a head, in no order. Whole for the holder of the writer lock; without it, pages that come or go
+/// meanwhile may be missed or named twice, and virtblocks be used again: good for figures only.
 pub fn all(shared: &Shared) -> impl Iterator<Item = (PageNo, VirtNo)> + '_ {
     table(shared)
         .iter()

@@ -1,4 +1,5 @@
-//! Virtblocks: one per version of a page, wherever its content lies. Page tables point at virtblocks, never at blocks.
+//! Virtblocks: one per version of a page, wherever its content lies. Heads and chains name virtblocks, never blocks, so
+//! that moving a block is one store.
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};

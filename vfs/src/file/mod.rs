@@ -54,7 +54,8 @@ impl Asked {
     }
 }
 
-/// The attachment of a connection. Field order is drop order: the session ends before its store may.
+/// The attachment of a connection. Neither ends by itself: [`Conn::detach`] ends the session before its store may, and
+/// leaves both alone in a forked child.
 struct Link {
     session: ManuallyDrop<Session>,
     lease: ManuallyDrop<Lease>,
