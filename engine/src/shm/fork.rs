@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 // Process-private, so never part of a model.
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -140,10 +140,9 @@ impl PrivateFile {
     /// Opens the file again that `file` is: a description of its own, opened where no fork can come in between.
     pub fn reopen(file: &File) -> Result<PrivateFile> {
         arm()?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let _locked = Locked::take();
-        let failed = |e| Error::io(Path::new(&path), "open again", e);
-        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let failed = |e| Error::io(&name_of(file), "open again", e);
+        let opened = OpenOptions::new().read(true).write(true).open(link_to(file));
         // Without /proc, or the right to open it again: a copy of the description, which must then not be anyone else's.
         let file = opened.or_else(|_| file.try_clone()).map_err(failed)?;
         let fd = file.as_raw_fd();
@@ -152,6 +151,22 @@ impl PrivateFile {
         place.store(fd + 1, Ordering::Relaxed);
         Ok(PrivateFile(ManuallyDrop::new(file)))
     }
+
+    /// Its name, for messages.
+    pub fn name(&self) -> PathBuf {
+        name_of(&self.0)
+    }
+}
+
+/// Where the kernel shows the file.
+fn link_to(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// The file's name as the kernel knows it.
+fn name_of(file: &File) -> PathBuf {
+    let link = link_to(file);
+    std::fs::read_link(&link).unwrap_or(link)
 }
 
 impl Deref for PrivateFile {

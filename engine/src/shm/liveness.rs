@@ -6,7 +6,6 @@ use crate::base::limits::MAX_ATTACHMENTS;
 use crate::base::{Error, Result};
 use std::fmt;
 use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
@@ -48,11 +47,11 @@ impl Liveness {
     pub fn join(file: File) -> Result<Liveness> {
         let file = PrivateFile::reopen(&file)?;
         for no in 1..=MAX_ATTACHMENTS {
-            if ofd::try_lock(&file, LOCK_BASE + u64::from(no)).map_err(|e| failed("lock", e))? {
+            if ofd::try_lock(&file, LOCK_BASE + u64::from(no)).map_err(|e| Error::io(&file.name(), "lock", e))? {
                 return Ok(Self::new(AttachmentNo(no), Source::Kernel(file)));
             }
         }
-        Err(Error::cant_open(region(), format!("it has {MAX_ATTACHMENTS} attachments already, the most possible")))
+        Err(Error::cant_open(&file.name(), format!("it has {MAX_ATTACHMENTS} attachments already, the most possible")))
     }
 
     /// An attachment without a file, as if alone: for tests and the simulator.
@@ -135,7 +134,7 @@ impl AttachLock {
         let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_micros(500);
         loop {
-            if ofd::try_lock(&file, LOCK_BASE).map_err(|e| failed("lock", e))? {
+            if ofd::try_lock(&file, LOCK_BASE).map_err(|e| Error::io(&file.name(), "lock", e))? {
                 return Ok(AttachLock { file });
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -153,12 +152,4 @@ impl Drop for AttachLock {
         // Closing would do, were the description not shared (see PrivateFile::reopen). In a forked child it is not ours any more.
         let _ = ofd::unlock(&self.file, LOCK_BASE);
     }
-}
-
-fn region() -> &'static Path {
-    Path::new("(region file)")
-}
-
-fn failed(op: &'static str, source: std::io::Error) -> Error {
-    Error::io(region(), op, source)
 }
