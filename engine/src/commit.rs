@@ -1,4 +1,4 @@
-//! Layer 5: the commit. [`Engine::publish`] is the commit point on one screen; [`Engine::repair`] finishes a dead writer's.
+//! The commit. [`Engine::publish`] is the commit point on one screen; [`Engine::repair`] finishes a dead writer's.
 
 use crate::apply::Apply;
 use crate::base::limits::GATE_PAGES;

@@ -1,4 +1,4 @@
-//! Layer 5, the common ground of commit, flush, retirement and recovery: one process's view of one database.
+//! The common ground of commit, flush, retirement and recovery: one process's view of one database.
 
 use crate::base::checksum::checksum;
 use crate::base::sync::Ordering;

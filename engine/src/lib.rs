@@ -1,8 +1,9 @@
 //! nvlite's storage engine: micro-journals, page versions, coalesced commits. It knows no SQLite.
 //!
 //! Layers import downwards only: [`base`] (units, errors), [`mod@format`] (every byte that outlives a process), [`medium`] and
-//! [`shm`] (where bytes lie, and the shared mapping), `pages` (virtblocks and versions), `commit`, `flush`, `retire`,
-//! `fault` and `recovery`, and on top [`store`]: what a VFS sees.
+//! [`shm`] (where bytes lie, locks and slots), `shared` (what lies where in the mapping), `pages` (virtblocks and versions),
+//! `commit`, `flush`, `retire`, `fault` and `recovery`, and on top [`store`]: what a VFS sees. `tests/tests/tidy.rs` holds the
+//! whole order.
 //!
 //! A commit, step by step:
 //! 1. [`Session::begin_write`] takes the writer lock ([`shm::WriterLock`]).

@@ -1,4 +1,4 @@
-//! Layer 3: the shared mapping of one database: what lies where, and the words that all processes share.
+//! The shared mapping of one database: what lies where, and the words that all processes share.
 //!
 //! Volatile: built by the first process that attaches, never reused once nobody is attached (P13). Everything that
 //! allocates or links changes only under the writer lock, so that the next taker of a dead owner's lock can rebuild

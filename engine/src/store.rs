@@ -1,4 +1,4 @@
-//! Layer 7: what a VFS sees. A [`Store`] is one process's attachment to one database; a [`Session`] is one connection.
+//! What a VFS sees. A [`Store`] is one process's attachment to one database; a [`Session`] is one connection.
 
 use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};

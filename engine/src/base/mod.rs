@@ -1,4 +1,4 @@
-//! Layer 0: units, limits, errors, checksums, the seam for loom. Knows `std` and the kernel only.
+//! Units, limits, errors, checksums, the seam for loom. Knows `std` and the kernel only.
 
 #[allow(unsafe_code)]
 pub(crate) mod bytes;

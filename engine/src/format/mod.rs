@@ -1,4 +1,4 @@
-//! Layer 1: every byte that outlives a process. Pure: no I/O, no shared state. All integers are little-endian.
+//! Every byte that outlives a process. Pure: no I/O, no shared state. All integers are little-endian.
 //!
 //! | structure | where | module |
 //! | --- | --- | --- |

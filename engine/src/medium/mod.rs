@@ -1,4 +1,4 @@
-//! Layer 2: what the region, the base file and the cold file lie on.
+//! What the region, the base file and the cold file lie on.
 //!
 //! Two ways to reach bytes that outlive a process. [`Pmem`] is byte-addressable (`dax`, `ram`): stores go to a
 //! mapping, `flush` starts the write-back of lines, `fence` waits for it. [`Disk`] is positioned I/O with a sync

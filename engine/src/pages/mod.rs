@@ -1,4 +1,4 @@
-//! Layer 4: pages. A page's versions form a chain, newest first: [`heads`] finds the first, each [`Virt`] names the next
+//! Pages. A page's versions form a chain, newest first: [`heads`] finds the first, each [`Virt`] names the next
 //! older; where the chain ends, the page's content is its home, its own offset in the base file. A page without a head is
 //! at home. Readers walk to the first version that is not younger than their pin.
 

@@ -1,4 +1,4 @@
-//! Layer 2: the shared mapping: segment, liveness, reader slots, gate, writer queue, batches.
+//! The shared mapping: segment, liveness, reader slots, gate, writer queue, batches.
 //!
 //! What is here holds for several processes that may each be killed between any two stores. Three rules keep it so:
 //!
