@@ -7,7 +7,8 @@
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
-//! | unmarked | never used | no | adopt the base into it |
+//! | unmarked | never used, or holding nothing | no | adopt the base into it |
+//! | unmarked | complete | no | a clean close was interrupted at its end: remove the region, adopt the base into a new one |
 //! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 
 mod mapping;

@@ -24,7 +24,7 @@ impl Engine {
         let c = &head.counters;
         let read = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let medium = self.region.kind();
-        let survives = if medium == MediumKind::Ram { "the death of the process" } else { "power loss" };
+        let survives = if medium == MediumKind::Ram { "the death of all processes" } else { "power loss" };
         let oldest = self.shared.slots().oldest_pin().map_or(0, |jci| jci.0);
         let readers = self.shared.slots().used().filter(|(_, slot)| slot.pin().is_some()).count() as u64;
         let (clean, dirty, cold) = if self.pages.geometry().is_some() { self.usage() } else { (0, 0, 0) };

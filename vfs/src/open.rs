@@ -30,7 +30,7 @@ pub enum Medium {
     Dax,
     /// A file on any disk.
     File,
-    /// Ordinary memory: survives the process, not the machine.
+    /// Ordinary memory: survives the death of all processes, not of the machine.
     Ram,
 }
 
