@@ -128,12 +128,26 @@ impl Session {
     /// xUnlock(NONE): drops the pin, and a write transaction if there is one.
     pub fn end_read(&mut self) {
         self.end_write();
-        if self.store.engine().forked() {
-            return;
+        if !self.store.engine().forked() {
+            self.unpin();
         }
+    }
+
+    fn unpin(&mut self) {
         self.pin = None;
         self.pages = None;
         self.store.engine().shared.slots().get(self.slot).unpin();
+    }
+
+    /// Runs `read` at the pin; without one, at the newest visible state, pinned for as long as it runs.
+    fn pinned<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.pin.is_some() {
+            return read(self);
+        }
+        self.begin_read()?;
+        let result = read(self);
+        self.unpin();
+        result
     }
 
     /// xLock(RESERVED): takes the writer lock. `Busy` if it is held, `BusySnapshot` if the pin is not the newest commit;
@@ -235,15 +249,7 @@ impl Session {
             into.fill(0xff);
             return Ok(16);
         }
-        if self.pin.is_some() {
-            return self.read_pinned(offset, into);
-        }
-        self.begin_read()?;
-        let n = self.read_pinned(offset, into);
-        self.pin = None;
-        self.pages = None;
-        self.store.engine().shared.slots().get(self.slot).unpin();
-        n
+        self.pinned(|session| session.read_pinned(offset, into))
     }
 
     fn read_pinned(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
@@ -361,15 +367,7 @@ impl Session {
     pub fn size(&mut self) -> Result<u64> {
         self.store.engine().check()?;
         let Some(page_size) = self.known_page_size() else { return Ok(0) };
-        let unpinned = self.pin.is_none();
-        if unpinned {
-            self.begin_read()?;
-        }
-        let pages = self.committed_pages();
-        if unpinned {
-            self.end_read();
-        }
-        let pages = pages?;
+        let pages = self.pinned(Self::committed_pages)?;
         let pages = match self.set.end {
             Some(end) if self.set.truncated => end,
             Some(end) => end.max(pages),
