@@ -94,8 +94,8 @@ impl Engine {
         self.shared.head().counters.evictions.load(Ordering::Relaxed)
     }
 
-    /// Makes sure that applying these pages will not lack a block: every one may have to be copied. `undisturbed` says that
-    /// nothing was evicted since the first of them was brought in.
+    /// Makes sure that applying these pages will not lack a block or a virtblock: every one may have to be copied. `undisturbed`
+    /// says that nothing was evicted since the first of them was brought in.
     pub fn reserve_for(
         &self,
         pages: &[(PageNo, Written)],
@@ -115,7 +115,8 @@ impl Engine {
         if self.pages.free_blocks() < n && self.ensure_blocks(n, &keep, base)? < n {
             return Err(self.no_room("the versions of a commit"));
         }
-        self.pages.reserve_virts(2 * n + 64)
+        // the last step: those before it take virtblocks, too
+        self.pages.reserve_virts(2 * pages.len() as u32 + 64)
     }
 
     /// Fixes the page size of a database that had none: durable before anything depends on it, in both copies of the

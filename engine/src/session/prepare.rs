@@ -57,10 +57,8 @@ impl Session {
         self.commit.pages = pages.len();
         self.commit.shrinks = size < old_size;
         let base = self.base.as_deref().expect("opened by begin_read");
-        let n = pages.len() as u32;
         engine.reserve_ring(self.commit.packer.parts(), base)?;
-        heads::reserve(&engine.shared, n)?;
-        engine.pages.reserve_virts(2 * n + 64)?;
+        heads::reserve(&engine.shared, pages.len() as u32)?;
         let undisturbed = self.evictions == engine.evictions();
         engine.reserve_for(pages, &self.set, undisturbed, base)?;
         Ok(shadows)
