@@ -324,7 +324,8 @@ impl Pages {
         self.shared.head().cold_present.load(R) - self.shared.head().cold_free.load(R)
     }
 
-    fn release(&self, v: VirtNo) {
+    /// Gives back at once a virtblock that nothing refers to and nobody reads, with its block.
+    pub fn give_back(&self, v: VirtNo) {
         self.free_place(self.virt(v).place());
         self.push_virt(v);
     }
@@ -339,11 +340,6 @@ impl Pages {
             }
             Place::Home | Place::Free => {}
         }
-    }
-
-    /// Gives back a virtblock that nothing ever referred to, with its block.
-    pub fn give_back(&self, v: VirtNo) {
-        self.release(v);
     }
 
     /// Gives back a virtblock with its block once the low-water mark has passed `until`.
@@ -382,7 +378,7 @@ impl Pages {
         let must_clear = matches!(virt.place(), Place::Fast(_)) && self.pmem.is_some();
         let must_age = must_clear || virt.named.load(R) != 0;
         if quiet && !must_age && !self.is_fetched(v) {
-            return self.release(v);
+            return self.give_back(v);
         }
         virt.until.store(if must_age { until.0 } else { 0 }, R);
         self.append(if quiet { &head.aging } else { &head.limbo }, v);
@@ -474,7 +470,7 @@ impl Pages {
             while let Some(v) = self.pop(&head.grace) {
                 // a frame survives nothing and is named by nothing: only pointers into it can keep it
                 let waits = self.pmem.is_some() || self.virt(v).until.load(R) != 0 || self.is_fetched(v);
-                if waits { self.append(&head.aging, v) } else { self.release(v) }
+                if waits { self.append(&head.aging, v) } else { self.give_back(v) }
             }
         }
         if head.grace.first.load(R) == 0 && head.limbo.first.load(R) != 0 {
@@ -486,7 +482,7 @@ impl Pages {
         }
         if self.pmem.is_none() {
             while let Some(v) = self.pop_aged() {
-                self.release(v);
+                self.give_back(v);
             }
         }
     }
@@ -537,7 +533,7 @@ impl Pages {
             if self.is_fetched(v) {
                 self.append(&head.limbo, v);
             } else {
-                self.release(v);
+                self.give_back(v);
                 freed += 1;
             }
         }
