@@ -22,6 +22,7 @@ mod grace;
 mod liveness;
 #[allow(unsafe_code)]
 mod ofd;
+mod owned_lock;
 mod queue;
 mod scan;
 #[allow(unsafe_code)]
@@ -29,7 +30,6 @@ mod segment;
 #[allow(unsafe_code)]
 mod slot;
 mod slots;
-mod spinlock;
 mod wait;
 mod word;
 
@@ -40,9 +40,9 @@ pub use futex::{wait as futex_wait, wake as futex_wake};
 pub use gate::{Clock, PinAt, Pinned};
 pub use grace::Grace;
 pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness};
+pub use owned_lock::{Lock, OwnedLock};
 pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
 pub use segment::{Segment, Shared};
 pub use slot::{Slot, SlotNo};
 pub use slots::{Slots, SlotsHeader};
-pub use spinlock::{Lock, OwnedLock};
 pub use word::Holder;
