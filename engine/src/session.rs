@@ -170,23 +170,27 @@ impl Session {
         let engine = self.store.engine();
         let (head, slots) = (engine.shared.head(), engine.shared.slots());
         if !engine.hold_past_maintenance(self.slot)? {
-            tally(&head.counters.busy, 1);
-            head.writer.note_refusal(slots, self.slot);
-            refusal::record(&self.store, self.slot);
-            self.refused = true;
-            return Err(Error::Busy("another connection is writing"));
+            return Err(self.refuse(Error::Busy("another connection is writing")));
         }
         if self.pin != Some(head.clock.published()) {
             head.writer.release(slots, self.slot);
-            head.writer.note_refusal(slots, self.slot);
-            refusal::record(&self.store, self.slot);
-            self.refused = true;
-            return Err(Error::BusySnapshot);
+            return Err(self.refuse(Error::BusySnapshot));
         }
         self.evictions = engine.evictions();
         self.holding = true;
         self.served();
         Ok(())
+    }
+
+    /// Counts and records a refusal at RESERVED, for the sleep that may follow it (P11).
+    fn refuse(&mut self, why: Error) -> Error {
+        let engine = self.store.engine();
+        let head = engine.shared.head();
+        tally(&head.counters.refusals, 1);
+        head.writer.note_refusal(engine.shared.slots(), self.slot);
+        refusal::record(&self.store, self.slot);
+        self.refused = true;
+        why
     }
 
     /// xUnlock below RESERVED: drops the write set and the preparation, gives the writer lock back if still held.

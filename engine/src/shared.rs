@@ -53,7 +53,8 @@ pub struct Counters {
     pub faults: AtomicU64,
     pub evictions: AtomicU64,
     pub repairs: AtomicU64,
-    pub busy: AtomicU64,
+    /// At RESERVED: `SQLITE_BUSY` and `SQLITE_BUSY_SNAPSHOT`.
+    pub refusals: AtomicU64,
 }
 
 /// Adds to a counter whose only writer is the caller (a lock holder).

@@ -63,7 +63,7 @@ impl Engine {
             ("faults", read(&c.faults)),
             ("evictions", read(&c.evictions)),
             ("repairs", read(&c.repairs)),
-            ("refusals", read(&c.busy)),
+            ("refusals", read(&c.refusals)),
             ("blocks_max", self.pages.geometry().map_or(0, |g| u64::from(g.layout.max_blocks))),
             ("blocks_present", u64::from(head.blocks_present.load(Ordering::Relaxed))),
             ("blocks_free", u64::from(head.free_blocks.load(Ordering::Relaxed))),

@@ -171,6 +171,7 @@ fn p10_who_was_refused_and_sleeps_elsewhere_is_shown_the_newest() {
     let writes = std::thread::spawn(move || commit(&mut a, 2, [2], 2, Full).unwrap());
     gate.await_arrivals(2);
     assert!(matches!(b.begin_write(), Err(Error::BusySnapshot)), "the newest is not visible yet");
+    assert_eq!(stat(&store, "refusals"), 1, "a refusal as any other");
     b.end_write();
     b.end_read();
     let again = std::thread::spawn(move || {
