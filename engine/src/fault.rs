@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// Brings a page that was just read from its home in, if a block is free and nobody wants the writer lock.
-    pub fn promote(&self, slot: SlotNo, page: PageNo, base: &dyn BaseFile) {
+    pub fn fault_in(&self, slot: SlotNo, page: PageNo, base: &dyn BaseFile) {
         let head = self.shared.head();
         if self.pages.free_blocks() == 0 && head.blocks_present.load(R) >= self.pages.geo().layout.max_blocks {
             return;

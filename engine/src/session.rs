@@ -344,7 +344,7 @@ impl Session {
         let from_home = virt.is_none_or(|v| !matches!(v.place(), Place::Fast(_)));
         slot.end_copy();
         if from_home && result.is_ok() {
-            engine.promote(self.slot, page, base);
+            engine.fault_in(self.slot, page, base);
         }
         result
     }
