@@ -28,7 +28,6 @@ use std::time::Duration;
 pub(super) const MS: u64 = 1_000_000;
 /// How long a grant is kept for the one it was given to.
 pub const GRANT_EXPIRES: Duration = Duration::from_millis(5);
-pub(super) const EXPIRES: u64 = 5 * MS;
 /// How long, and how often at most, the lock is left free for connections that do not sleep through us.
 const LEFT_FREE: u64 = 2 * MS;
 const LEFT_FREE_EVERY: u64 = 20 * MS;
@@ -245,7 +244,7 @@ impl WriterLock {
     pub(super) fn is_lapsed(&self, slots: &Slots, to: Holder, live: &Liveness) -> bool {
         let age = clock::now().wrapping_sub(self.granted_at.load(Ordering::Relaxed)) as i64;
         // A grant from the future is that of a process with another clock; a little one is two granters at once.
-        age >= EXPIRES as i64 || age < -(GIVEN_UP as i64) || !slots.is_alive(to, live)
+        age >= GRANT_EXPIRES.as_nanos() as i64 || age < -(GIVEN_UP as i64) || !slots.is_alive(to, live)
     }
 
     /// Who has the lock, dead or alive.

@@ -5,7 +5,7 @@
 
 use super::clock;
 use super::liveness::Liveness;
-use super::queue::{EXPIRES, GIVEN_UP, MS, WriterLock, asleep};
+use super::queue::{GIVEN_UP, GRANT_EXPIRES, MS, WriterLock, asleep};
 use super::slot::{ASLEEP, AWAKE, SLEEPS_ELSEWHERE, SLEPT, Slot, SlotNo};
 use super::slots::Slots;
 use super::word::{State, Word};
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long the first two of the queue, and the others, sleep before looking for themselves.
-const SLICE_FRONT: u64 = EXPIRES;
+const SLICE_FRONT: u64 = GRANT_EXPIRES.as_nanos() as u64;
 const SLICE: u64 = 50 * MS;
 /// Least time for which a place in the queue is kept between two sleeps.
 const PLACE_KEPT: u64 = 10 * MS;
