@@ -110,11 +110,11 @@ pub struct Header {
     pub written_pos: AtomicU64,
     /// Ring bytes below this were really written once (`file`).
     pub zeroed: AtomicU64,
-    /// Everything up to this JCI is durable at its place...
+    /// The low-water mark: everything up to this JCI is durable at its place...
     pub retired: AtomicU64,
     /// ...and its slots end here.
     pub retired_pos: AtomicU64,
-    /// Low-water mark that a durable header or superblock attests: slots below `ring_tail` are free.
+    /// The low-water mark that a durable header or superblock attests: slots below `ring_tail` are free.
     pub attested: AtomicU64,
     /// The commit being made: 0, or its JCI, slot position and parts, so that a taker over can finish it.
     pub pending_jci: AtomicU64,

@@ -41,7 +41,7 @@ impl Engine {
             ("jci_published", head.clock.published().0),
             ("jci_durable", head.clock.durable().0),
             ("jci_visible", head.clock.visible().0),
-            ("jci_retired", read(&head.retired)),
+            ("jci_low_water", read(&head.retired)),
             ("jci_oldest_reader", oldest),
             ("readers", readers),
             ("connections", self.shared.slots().used().count() as u64),

@@ -73,7 +73,7 @@ fn p17_a_dead_owners_commit_is_applied_before_it_is_retired() {
         let got = byte(&mut s, 2).unwrap().unwrap();
         assert!(got == 3 || got == 4, "operation {n}: byte {got}");
         assert!(all_are(&mut s, 2..=4, got).unwrap(), "operation {n}: half of commit 4");
-        assert_eq!(stat(&store, "jci_retired"), u64::from(got), "operation {n}: it was retired");
+        assert_eq!(stat(&store, "jci_low_water"), u64::from(got), "operation {n}: it was retired");
         assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
         // what is retired needs no record
         let after = rig.crash(Policy::Oldest);

@@ -105,15 +105,15 @@ unsafe extern "C" fn call<const PLACE: usize>(
 }
 
 /// `nvlite_checkpoint([schema])`: makes all that is committed durable and brings the base file up to date, as far as older
-/// readers and a writer at work allow. Answers JSON: the newest commit that is durable, and the newest up to which the log
-/// is not needed any more.
+/// readers and a writer at work allow. Answers JSON: the newest commit that is durable, and the low-water mark, the newest
+/// up to which the log is not needed any more.
 fn checkpoint(conn: &mut Conn, _arguments: &[Option<String>]) -> Outcome<Value> {
     if conn.is_writing() {
         return Err(Failure::Told(SQLITE_ERROR, "nvlite_checkpoint: not inside a write transaction".into()));
     }
     let store = Arc::clone(conn.store()?);
-    let (durable, home) = store.checkpoint()?;
-    Ok(Value::Text(format!(r#"{{"durable":{durable},"home":{home}}}"#)))
+    let (durable, low_water) = store.checkpoint()?;
+    Ok(Value::Text(format!(r#"{{"durable":{durable},"low_water":{low_water}}}"#)))
 }
 
 fn not_yet(_conn: &mut Conn, _arguments: &[Option<String>]) -> Outcome<Value> {
