@@ -346,8 +346,12 @@ fn adopt(
     handle: &dyn BaseFile,
 ) -> Result<Superblock> {
     let kind = choose_medium(options, files)?;
-    if !assemble::is_blank(handle)? {
-        base.recover_stock()?;
+    match base.recover_stock() {
+        // to stock SQLite zeros are no database
+        Err(Error::Foreign { .. }) if assemble::is_blank(handle)? => {}
+        // an empty file too: a journal or WAL beside it is of another file of this name, and would be applied to this one
+        // once it is not empty any more; stock SQLite deletes it
+        recovered => recovered?,
     }
     handle.lock_exclusive()?;
     let result = adopt_locked(options, files, handle, kind);
