@@ -14,6 +14,9 @@ use crate::shared::{Places, Shared};
 use crate::shm::{Liveness, Segment};
 use std::sync::Arc;
 
+/// Bytes that the first mark of an empty base writes.
+const FIRST_PAGE: usize = 4096;
+
 /// All that an engine stands on.
 pub struct Parts {
     /// The region, empty or not.
@@ -82,15 +85,15 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
     region.write_superblock(superblock)
 }
 
-/// Whether the base holds no database: no bytes, or zeros where its header would be. A crash in the middle of the first
-/// mark of an empty file leaves it so.
+/// Whether the base holds no database and nothing else: no bytes, or zeros only, no more than our first page is long. A crash
+/// in the middle of the first mark of an empty file leaves it so.
 ///
 /// # Errors
 /// Of the base.
 pub fn is_blank(base: &dyn BaseFile) -> Result<bool> {
-    let mut header = [0u8; mark::HEADER];
-    base.read_at(0, &mut header)?;
-    Ok(header == [0; mark::HEADER] && base.len()? <= 4096)
+    let mut page = [0u8; FIRST_PAGE + 1];
+    let found = base.read_at(0, &mut page)?;
+    Ok(found <= FIRST_PAGE && page.iter().all(|b| *b == 0))
 }
 
 /// Marks the base as the region's, under stock SQLite's exclusive lock, which the caller holds. The change counter moves,
@@ -102,7 +105,7 @@ pub fn is_blank(base: &dyn BaseFile) -> Result<bool> {
 pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     let len = base.len()?;
     if is_blank(base)? {
-        let mut page = mark::empty(4096);
+        let mut page = mark::empty(FIRST_PAGE as u32);
         mark::set(&mut page, id);
         base.write_at(0, &page)?;
         base.sync(Site::Mark)?;

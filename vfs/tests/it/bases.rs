@@ -2,6 +2,7 @@
 //! alone.
 
 use crate::support::*;
+use rusqlite::ffi;
 
 /// The rows of a table that [`fill`] made, as one text.
 fn content(db: &rusqlite::Connection) -> String {
@@ -44,5 +45,33 @@ fn a_journal_beside_an_empty_base_is_never_rolled_back() {
         assert!(journal.len() > 4096, "the transaction has spilled");
         std::fs::write(site.file("app.db-journal"), journal).unwrap();
         is_not_changed_by_leftovers(site);
+    });
+}
+
+#[test]
+fn what_begins_with_zeros_is_not_overwritten() {
+    on_both(|site| {
+        let mut bytes = vec![0; 4096];
+        bytes[200..].fill(0xA5);
+        for len in [201, 1000, 4096] {
+            std::fs::write(site.path(), &bytes[..len]).unwrap();
+            let db = site.open();
+            assert_eq!(fails(db.execute_batch("CREATE TABLE u(x)")) & 0xFF, ffi::SQLITE_NOTADB, "{len} bytes");
+            drop(db);
+            assert!(std::fs::read(site.path()).unwrap() == bytes[..len], "{len} bytes");
+            assert!(site.side_files().is_empty());
+        }
+    });
+}
+
+/// Zeros and nothing else are what a crash in the middle of our first mark leaves: there is nothing in them to lose.
+#[test]
+fn a_page_of_zeros_is_an_empty_database() {
+    on_both(|site| {
+        std::fs::write(site.path(), [0; 4096]).unwrap();
+        let db = site.open();
+        fill(&db, "t", 20, 100);
+        close(db);
+        check(&site.stock());
     });
 }
