@@ -121,7 +121,8 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     if header[18] > 2 || header[19] > 2 {
         return Err(foreign("its format is newer than SQLite's or it is marked by another region"));
     }
-    let there = u32::try_from(len / u64::from(page_size)).unwrap_or(u32::MAX);
+    // a last page that is short ends in zeros, as for stock SQLite
+    let there = u32::try_from(len.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
     let pages = mark::pages(&header).unwrap_or(there).max(1);
     if pages > there {
         return Err(crate::base::Error::corrupt(
@@ -129,6 +130,12 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
             "database header",
             format!("it says {pages} pages, the file has {there}"),
         ));
+    }
+    let whole = u64::from(there) * u64::from(page_size);
+    if len < whole {
+        // durable before the mark: of a marked base, whose pages are all whole, a short one would be taken for damage
+        base.set_len(whole)?;
+        base.sync(Site::Mark)?;
     }
     let counter = crate::format::get_be32(&header, 24).wrapping_add(1).to_be_bytes();
     crate::format::put(&mut header, 24, &counter);

@@ -75,3 +75,46 @@ fn a_page_of_zeros_is_an_empty_database() {
         check(&site.stock());
     });
 }
+
+#[test]
+fn a_last_page_that_is_short_ends_in_zeros() {
+    on_both(|site| {
+        let plain = site.stock();
+        fill(&plain, "t", 100, 700);
+        // the last page becomes a free one, of which only the first words mean anything
+        plain.execute_batch("CREATE TABLE u(x); INSERT INTO u VALUES (zeroblob(20000)); DROP TABLE u").unwrap();
+        let (sum, len) = (content(&plain), std::fs::metadata(site.path()).unwrap().len());
+        drop(plain);
+        let file = std::fs::File::options().write(true).open(site.path()).unwrap();
+        file.set_len(len - 3000).unwrap();
+        check(&site.stock());
+        let db = site.open();
+        assert_eq!(content(&db), sum);
+        check(&db);
+        db.execute_batch("INSERT INTO t(body) SELECT randomblob(700) FROM t").unwrap();
+        check(&db);
+        close(db);
+        check(&site.stock());
+    });
+}
+
+#[test]
+fn the_page_size_of_an_empty_base_that_is_marked_can_be_chosen() {
+    on_both(|site| {
+        let first = site.open();
+        assert_eq!(int(&first, "SELECT count(*) FROM sqlite_schema"), 0);
+        close(first);
+        let keeper = site.options().keep_region(true).open(site.path()).unwrap();
+        assert_eq!(int(&keeper, "SELECT count(*) FROM sqlite_schema"), 0);
+        close(keeper);
+        assert!(!site.side_files().is_empty(), "marked");
+        let db = site.open();
+        db.execute_batch("PRAGMA page_size=8192").unwrap();
+        fill(&db, "t", 100, 300);
+        assert_eq!(int(&db, "PRAGMA page_size"), 8192);
+        close(db);
+        let view = site.stock();
+        check(&view);
+        assert_eq!((int(&view, "PRAGMA page_size"), int(&view, "SELECT count(*) FROM t")), (8192, 100));
+    });
+}
