@@ -326,6 +326,8 @@ impl Engine {
             self.write_homes(self.keeper, &crate::retire::Which::These(dirty), true, base)?;
             size = (self.pages_at(published, base)?, geo.arena.size());
         }
+        // of this very handle: what it is unmarked and cut by must not be a file that took the base's place
+        self.check_base(base)?;
         self.update_superblock(|s| {
             s.low_water = published;
             s.complete = true;

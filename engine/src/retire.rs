@@ -142,7 +142,10 @@ impl Engine {
     }
 
     /// The base must still be the file that was attached, and bear our mark (P14).
-    fn check_base(&self, base: &dyn BaseFile) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Failed`, of the region, if not; those of the base.
+    pub fn check_base(&self, base: &dyn BaseFile) -> Result<()> {
         let mut header = [0u8; mark::HEADER];
         base.read_at(0, &mut header)?;
         let same = self.base.identity()? == self.base_identity;

@@ -118,3 +118,22 @@ fn the_page_size_of_an_empty_base_that_is_marked_can_be_chosen() {
         assert_eq!((int(&view, "PRAGMA page_size"), int(&view, "SELECT count(*) FROM t")), (8192, 100));
     });
 }
+
+#[test]
+fn p14_a_file_that_took_the_place_of_an_empty_base_is_left_alone() {
+    on_both(|site| {
+        let db = site.open();
+        assert_eq!(int(&db, "SELECT count(*) FROM sqlite_schema"), 0);
+        let other = stock(&site.file("other.db"));
+        fill(&other, "t", 50, 300);
+        let sum = content(&other);
+        drop(other);
+        std::fs::rename(site.file("other.db"), site.path()).unwrap();
+        drop(db);
+        let view = site.stock();
+        assert_eq!(content(&view), sum);
+        check(&view);
+        drop(view);
+        assert_eq!(content(&site.open()), sum);
+    });
+}
