@@ -286,6 +286,9 @@ impl Engine {
             self.bring_in(PageNo(1), base)?;
         }
         let size = self.pages_at(low_water, base)?;
+        if size > 0 || low_water > Jci::ZERO {
+            pages.settle();
+        }
         let beyond: Vec<(PageNo, VirtNo)> = heads::all(&self.shared).filter(|(p, _)| p.0 > size).collect();
         for (page, v) in beyond {
             heads::remove(&self.shared, page);

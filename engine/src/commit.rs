@@ -82,6 +82,7 @@ impl Engine {
         shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
     ) -> Jci {
         let (head, slots) = (self.shared.head(), self.shared.slots());
+        self.pages.settle();
         let jci = head.clock.published().next();
         let parts = prepared.packer.parts();
         // announced before its slots are taken: a flush leader that finds them taken waits for the commit

@@ -125,7 +125,8 @@ impl Engine {
         self.pages.reserve_virts(2 * n + 64)
     }
 
-    /// Fixes the page size of a database that had none: durable before anything depends on it.
+    /// Fixes the page size of a database without pages: durable before anything depends on it. A transaction that is rolled
+    /// back leaves it fixed, and the next may fix another. Under the writer lock.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
         self.update_superblock(|s| s.page_size = page_size)?;
         self.pages.fix_page_size(page_size)

@@ -350,3 +350,24 @@ fn p19_a_connection_that_meets_another_history_is_told_once() {
         assert!(!told(&mut store.session().unwrap(), 24, 16), "a new connection has no cache to drop");
     }
 }
+
+#[test]
+fn a_header_of_another_page_size_is_refused() {
+    // Failure: it counts in its pages and is taken to count in ours, and what lies above is dropped.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 9, 2..=9, 7, Full).unwrap();
+        s.begin_write().unwrap();
+        put_header(&mut s, 5).unwrap();
+        s.write(16, &(2 * PAGE as u16).to_be_bytes()).unwrap();
+        let said = s.prepare().unwrap_err().to_string();
+        assert!(said.contains("1024") && said.contains("2048"), "{said}");
+        s.end_write();
+        s.end_read();
+        assert!(all_are(&mut s, 2..=9, 7).unwrap(), "{kind:?}");
+        commit(&mut s, 9, 2..=9, 8, Full).unwrap();
+        assert!(all_are(&mut s, 2..=9, 8).unwrap(), "{kind:?}");
+    }
+}

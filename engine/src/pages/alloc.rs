@@ -69,8 +69,14 @@ impl Pages {
         self.shared.array(self.shared.places.free, u64::from(self.geo().layout.max_blocks))
     }
 
-    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it.
+    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it. Another may have
+    /// been fixed, of which nothing was committed. Under the writer lock, or before anybody is attached.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        let head = self.shared.head();
+        let before = head.page_size.load(R);
+        if before == u64::from(page_size) {
+            return Ok(());
+        }
         let layout = self.shape(page_size).layout;
         let (p, n) = (&self.shared.places, u64::from(layout.max_blocks));
         self.shared.segment.commit(p.free, n * 4)?;
@@ -79,9 +85,32 @@ impl Pages {
         if let Some(pmem) = &self.pmem {
             pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
         }
-        heads::init(&self.shared)?;
-        self.shared.head().page_size.store(u64::from(page_size), Ordering::Release);
+        if before == 0 {
+            heads::init(&self.shared)?;
+        } else {
+            self.forget_blocks(layout.entries_at(), n * crate::format::entry::ENTRY);
+        }
+        head.page_size.store(u64::from(page_size), Ordering::Release);
         Ok(())
+    }
+
+    /// Forgets all blocks, which nothing refers to: they get another size. In an order that leaves a taker over of the writer
+    /// lock, if the caller dies, blocks of the old size or none. What stands where entries are going to be, becomes zero.
+    fn forget_blocks(&self, entries: u64, len: u64) {
+        let head = self.shared.head();
+        for virt in (1..head.virts_present.load(R)).map(|v| self.virt(VirtNo(v))) {
+            if let Place::Fast(_) = virt.place() {
+                virt.move_to(Place::Home); // on its way to be free, after a death: its block must not be
+            }
+        }
+        head.free_blocks.store(0, Ordering::Release);
+        head.blocks_present.store(0, Ordering::Release);
+        head.sweep_hand.store(0, R);
+        if let Some(pmem) = &self.pmem {
+            pmem.zero(entries, len);
+            pmem.flush(Site::Entry, entries, len);
+            pmem.fence(Site::Entry);
+        }
     }
 
     /// Free blocks that can be taken at once.

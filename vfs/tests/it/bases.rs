@@ -18,7 +18,11 @@ fn is_not_changed_by_leftovers(site: &Site) {
     let view = site.stock();
     assert_eq!((int(&view, "SELECT count(*) FROM t"), content(&view)), (50, sum));
     check(&view);
-    assert_eq!(site.side_files(), Vec::<String>::new(), "what an empty file cannot own is deleted, as stock SQLite does");
+    assert_eq!(
+        site.side_files(),
+        Vec::<String>::new(),
+        "what an empty file cannot own is deleted, as stock SQLite does"
+    );
 }
 
 #[test]
