@@ -371,3 +371,23 @@ fn a_header_of_another_page_size_is_refused() {
         assert!(all_are(&mut s, 2..=9, 8).unwrap(), "{kind:?}");
     }
 }
+
+#[test]
+fn a_base_that_was_cut_is_not_made_longer_by_recovery() {
+    // Failure: what the log adds is written behind the cut, and what was cut off reads as zeros, as if it were there.
+    let rig = Rig::new(File);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 20, 2..=20, 7, Full).unwrap();
+    store.checkpoint().unwrap();
+    commit(&mut s, 25, 21..=25, 8, Full).unwrap();
+    drop((s, store));
+    let whole = rig.crash(Policy::Newest);
+    assert!(all_are(&mut whole.open().unwrap().session().unwrap(), 2..=20, 7).unwrap());
+    let cut = rig.crash(Policy::Newest);
+    cut.base().set_len(offset(6)).unwrap();
+    for _ in 0..2 {
+        let said = cut.open().err().unwrap().to_string();
+        assert!(said.contains("page 6") && said.contains("was cut"), "{said}");
+    }
+}
