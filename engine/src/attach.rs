@@ -195,13 +195,15 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Attached> 
         return Err(missing(&files, id));
     }
     let (lock_file, lock) = lock_region(&files)?;
-    let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
-    let result = if liveness.anyone_else() {
-        join(&base, options, &files, liveness)
-    } else {
-        first(&base, options, &files, liveness, handle.as_ref())
+    let open = || {
+        let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
+        if liveness.anyone_else() {
+            join(&base, options, &files, liveness)
+        } else {
+            first(&base, options, &files, liveness, handle.as_ref())
+        }
     };
-    match result {
+    match open() {
         Ok(engine) => {
             drop(lock);
             Ok(Attached { engine, files, lock_file })
@@ -287,7 +289,7 @@ fn first(
         mapping::remove_dead(files, superblock);
     }
     let marked = mark::identity(&header_of(handle)?);
-    let superblock = match (marked, found) {
+    let start = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
@@ -297,7 +299,7 @@ fn first(
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
-            s
+            Start { beside: Beside::open(files, &s)?, superblock: s, adopted: false }
         }
         (Some(id), _) => return Err(missing(files, id)),
         (None, Some(s)) => {
@@ -310,19 +312,67 @@ fn first(
         }
         (None, None) => adopt(base, options, files, handle)?,
     };
-    let region = open_region(files, superblock.medium)?;
-    let cold = open_cold(files)?;
-    let len = assemble::mapping_len(superblock.budget, superblock.medium);
-    let (segment, path, nonce) = mapping::create(files, superblock.region, len, superblock.budget)?;
+    let Start { superblock, beside, adopted } = start;
+    let Beside { region, cold, segment, path, nonce } = beside;
+    let mapping_len = segment.len();
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
         s.mapping = path.as_os_str().as_bytes().to_vec();
-        s.mapping_len = len + 4096;
+        s.mapping_len = mapping_len;
         s.nonce = nonce;
         s.boot = boot_id();
         s.shape = places.shape();
     });
-    engine.inspect_err(|_| remove(&path))
+    engine.inspect_err(|_| {
+        remove(&path);
+        if adopted {
+            take_back(files, handle, superblock.region);
+        }
+    })
+}
+
+/// What the first attachment begins with.
+struct Start {
+    superblock: Superblock,
+    beside: Beside,
+    /// The base was a stock file until now.
+    adopted: bool,
+}
+
+/// What stands beside the base, open.
+struct Beside {
+    region: Region,
+    cold: Arc<dyn Disk>,
+    segment: Segment,
+    path: PathBuf,
+    nonce: [u8; 16],
+}
+
+impl Beside {
+    /// Opens the region that `superblock` is of, and makes a new mapping.
+    fn open(files: &SideFiles, superblock: &Superblock) -> Result<Beside> {
+        let region = open_region(files, superblock.medium)?;
+        let cold = open_cold(files)?;
+        let len = assemble::mapping_len(superblock.budget, superblock.medium);
+        let (segment, path, nonce) = mapping::create(files, superblock.region, len, superblock.budget)?;
+        Ok(Beside { region, cold, segment, path, nonce })
+    }
+}
+
+/// Makes a base that was adopted a stock file again, and removes what stands beside it: nothing was committed.
+fn take_back(files: &SideFiles, handle: &dyn BaseFile, id: RegionId) {
+    let undo = || -> Result<()> {
+        let header = header_of(handle)?;
+        if mark::identity(&header) == Some(id) {
+            let pages = mark::pages(&header).unwrap_or(0);
+            assemble::unmark_base(handle, pages, mark::page_size(&header).unwrap_or(512))?;
+        }
+        Ok(())
+    };
+    match undo() {
+        Ok(()) => [&files.region, &files.cold].into_iter().for_each(|path| remove(path)),
+        Err(error) => tracing::warn!(%error, "the base stays marked, although nothing is newer than it"),
+    }
 }
 
 fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -> Result<()> {
@@ -339,12 +389,7 @@ fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -
 }
 
 /// Takes a stock base over: recovered by stock SQLite, a new region beside it, marked under stock SQLite's exclusive lock.
-fn adopt(
-    base: &Arc<dyn BaseOpener>,
-    options: &Options,
-    files: &SideFiles,
-    handle: &dyn BaseFile,
-) -> Result<Superblock> {
+fn adopt(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, handle: &dyn BaseFile) -> Result<Start> {
     let kind = choose_medium(options, files)?;
     match base.recover_stock() {
         // to stock SQLite zeros are no database
@@ -359,7 +404,7 @@ fn adopt(
     result
 }
 
-fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Superblock> {
+fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Start> {
     let header = header_of(handle)?;
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
@@ -370,20 +415,29 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     let superblock = assemble::new_superblock(id, options.region, kind, page_size);
     let disk = FileDisk::open(&files.region)?;
     disk.set_len(assemble::region_len(options.region, kind))?;
-    let region = open_region(files, kind)?;
-    let made = assemble::format_region(&region, &superblock).and_then(|()| {
-        sync_dir(&files.dir)?;
-        if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
-        assemble::mark_base(handle, id)
-    });
-    match made {
-        Ok(_) => Ok(superblock),
-        Err(error) => {
-            if mark::identity(&header_of(handle)?).is_none() {
-                disk.set_len(0)?; // removed by the caller: nothing refers to it
+    let made = || {
+        assemble::format_region(&open_region(files, kind)?, &superblock)?;
+        // before the mark, which a failure would have to take off again
+        let beside = Beside::open(files, &superblock)?;
+        let mark = || {
+            sync_dir(&files.dir)?;
+            if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
+                sync_dir(parent)?;
             }
+            assemble::mark_base(handle, id)
+        };
+        match mark() {
+            Ok(_) => Ok(beside),
+            Err(error) => {
+                remove(&beside.path);
+                Err(error)
+            }
+        }
+    };
+    match made() {
+        Ok(beside) => Ok(Start { superblock, beside, adopted: true }),
+        Err(error) => {
+            take_back(files, handle, id);
             Err(error)
         }
     }

@@ -1,5 +1,6 @@
 //! Test support: the crash simulator.
 
+pub mod limits;
 pub mod mortal;
 pub mod plain_base;
 pub mod processes;
