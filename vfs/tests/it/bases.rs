@@ -141,3 +141,37 @@ fn p14_a_file_that_took_the_place_of_an_empty_base_is_left_alone() {
         assert_eq!(content(&site.open()), sum);
     });
 }
+
+#[test]
+fn a_reader_of_a_stock_file_meets_its_journal_while_another_connection_is_idle() {
+    on_both(|site| {
+        let writer = site.stock();
+        fill(&writer, "t", 300, 500);
+        writer.execute_batch("PRAGMA cache_size=5; BEGIN; UPDATE t SET body=randomblob(500)").unwrap();
+        // As a killed process leaves them.
+        std::fs::copy(site.path(), site.file("dead.db")).unwrap();
+        let journal = std::fs::read(site.file("app.db-journal")).unwrap();
+        assert!(journal.len() > 4096, "the transaction has spilled");
+        std::fs::write(site.file("dead.db-journal"), journal).unwrap();
+        let sum = {
+            writer.execute_batch("ROLLBACK").unwrap();
+            content(&writer)
+        };
+        let idle = site.open_file("dead.db");
+        let reader = site.options().read_only(true).open(site.file("dead.db")).unwrap();
+        let said =
+            reader.query_row("SELECT hex(group_concat(substr(body,1,2),'')) FROM t", (), |row| row.get::<_, String>(0));
+        match said {
+            Ok(read) => assert_eq!(read, sum, "what was not rolled back was read"),
+            Err(error) => {
+                let refusals = [ffi::SQLITE_READONLY_ROLLBACK, ffi::SQLITE_NOTADB];
+                assert!(refusals.contains(&code(&error)), "{error}");
+            }
+        }
+        drop(reader);
+        assert_eq!(content(&idle), sum);
+        check(&idle);
+        let reader = site.options().read_only(true).open(site.file("dead.db")).unwrap();
+        assert_eq!(content(&reader), sum);
+    });
+}
