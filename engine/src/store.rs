@@ -150,7 +150,7 @@ impl Store {
     pub(crate) fn too_large(&self, bytes: usize, pages: usize) -> bool {
         let engine = self.engine();
         let ring = engine.layout.ring_slots * crate::format::journal::SLOT as u64;
-        let most = engine.pages.geometry().map_or(u32::MAX, |g| g.layout.max_blocks) / 4;
+        let most = engine.pages.geometry().map_or(u32::MAX, |_| engine.pages.most_blocks()) / 4;
         bytes as u64 > (ring / 8).min(1 << 20) || pages > most as usize
     }
 

@@ -12,12 +12,16 @@ use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::medium::Site;
 use crate::shared::{List, MAX_COLD, MAX_VIRTS};
-use crate::shm::Grace;
+use crate::shm::{Grace, now};
 use std::collections::HashSet;
 
 const R: Ordering = Ordering::Relaxed;
 /// Bytes by which the fast tier grows.
 const GROW: u64 = 1 << 20;
+/// Room that blocks leave to what stands beside them in the shared mapping, without which nothing can be committed.
+const SPARE: u64 = 8 << 20;
+/// For how long an attempt to grow that found no room keeps others from trying that can do without.
+const NO_ROOM: u64 = 100_000_000;
 /// Virtblocks made present at a time.
 const GROW_VIRTS: u32 = 16384;
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
@@ -119,7 +123,23 @@ impl Pages {
         self.shared.head().free_blocks.load(R)
     }
 
-    /// Grows the fast tier within its budget. False if it cannot.
+    /// Whether an attempt to grow is worth it for who can do without.
+    #[must_use]
+    pub fn may_grow(&self) -> bool {
+        let since = self.no_room.load(R);
+        self.shared.head().blocks_present.load(R) < self.geo().layout.max_blocks
+            && (since == 0 || now().saturating_sub(since) > NO_ROOM)
+    }
+
+    /// Blocks that there will be at most, as far as this process knows: fewer than the budget allows if there was no room for
+    /// more.
+    #[must_use]
+    pub fn most_blocks(&self) -> u32 {
+        let most = self.geo().layout.max_blocks;
+        if self.no_room.load(R) == 0 { most } else { self.shared.head().blocks_present.load(R).clamp(16, most) }
+    }
+
+    /// Grows the fast tier within its budget. False if it cannot: the budget is reached, or there is no room.
     pub fn grow(&self) -> Result<bool> {
         let (head, geo) = (self.shared.head(), self.geo());
         let present = head.blocks_present.load(R);
@@ -128,7 +148,17 @@ impl Pages {
         if n == 0 {
             return Ok(false);
         }
-        geo.arena.allocate(present, n)?;
+        let bytes = u64::from(n) * u64::from(geo.arena.size());
+        let cramped = present > 0 && self.shared.segment.room() < bytes + SPARE;
+        match if cramped { None } else { Some(geo.arena.allocate(present, n)) } {
+            Some(Ok(())) => {}
+            None | Some(Err(Error::Full { .. })) => {
+                self.no_room.store(now(), R);
+                return Ok(false);
+            }
+            Some(Err(error)) => return Err(error),
+        }
+        self.no_room.store(0, R);
         head.blocks_present.store(present + n, Ordering::Release);
         for b in (present..present + n).rev() {
             self.push_block(BlockNo(b));

@@ -9,7 +9,7 @@ pub mod virt;
 
 use crate::base::bytes::prefetch;
 use crate::base::limits::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
-use crate::base::sync::Ordering;
+use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
 use crate::format::entry::{ENTRY, Entry};
 use crate::format::layout::Layout;
@@ -51,6 +51,8 @@ pub struct Pages {
     tried: [OnceLock<Geometry>; SIZES],
     /// The grace period of the list `grace` as this process measures it: epoch of the list, and who must go away.
     grace: Mutex<(u32, Option<Grace>)>,
+    /// When the fast tier last could not grow for lack of room, as this process found; 0 if never.
+    no_room: AtomicU64,
 }
 
 impl Pages {
@@ -73,6 +75,7 @@ impl Pages {
             settled: OnceLock::new(),
             tried: Default::default(),
             grace: Mutex::default(),
+            no_room: AtomicU64::new(0),
         }
     }
 
