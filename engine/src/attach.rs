@@ -12,6 +12,7 @@
 mod mapping;
 
 use crate::assemble::{self, Parts};
+use crate::base::sync::Ordering;
 use crate::base::{Error, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
 use crate::format::mark;
@@ -246,6 +247,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
             ),
         )
     };
+    tell_budget(options, files, &superblock);
     let region = open_region(files, superblock.medium)?;
     let places =
         Places::new(&crate::format::layout::Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
@@ -299,6 +301,7 @@ fn first(
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
+            tell_budget(options, files, &s);
             Start { beside: Beside::open(files, &s)?, superblock: s, adopted: false }
         }
         (Some(id), _) => return Err(missing(files, id)),
@@ -372,6 +375,14 @@ fn take_back(files: &SideFiles, handle: &dyn BaseFile, id: RegionId) {
     match undo() {
         Ok(()) => [&files.region, &files.cold].into_iter().for_each(|path| remove(path)),
         Err(error) => tracing::warn!(%error, "the base stays marked, although nothing is newer than it"),
+    }
+}
+
+/// A region keeps the budget that it was made with.
+fn tell_budget(options: &Options, files: &SideFiles, superblock: &Superblock) {
+    let (asked, has) = (options.region, superblock.budget);
+    if asked != has {
+        tracing::info!(region = %files.region.display(), asked, has, "the region keeps the budget that it was made with");
     }
 }
 
@@ -466,11 +477,11 @@ fn remove(path: &Path) {
 }
 
 impl Attached {
-    /// Leaves. The last one writes everything home and removes the side files, unless `keep`.
+    /// Leaves. The last one writes everything home and removes the side files, unless somebody wished to keep them.
     ///
     /// # Errors
     /// Of the media; everything then stays for the next open to recover.
-    pub fn detach(self, keep: bool) -> Result<()> {
+    pub fn detach(self) -> Result<()> {
         let Attached { engine, files, lock_file } = self;
         if engine.forked() {
             std::mem::forget(engine);
@@ -479,7 +490,7 @@ impl Attached {
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
         let last = !engine.live.anyone_else();
         let mapping = engine.shared.segment.path().filter(|_| last).map(Path::to_owned);
-        let done = leave(&engine, last, keep);
+        let done = leave(&engine, last);
         // gone before the attach lock is: of two that leave at once, the second must find itself the last
         drop(engine);
         // also of a region that has failed: nobody can use it again. Before the region, without which it would not be found
@@ -495,8 +506,8 @@ impl Attached {
     }
 }
 
-/// Makes what was committed durable; the last one finishes, unless `keep`. True if all is home, and the side files may go.
-fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
+/// Makes what was committed durable; the last one finishes, if that is wished. True if all is home, and the side files may go.
+fn leave(engine: &Engine, last: bool) -> Result<bool> {
     if engine.shared.check().is_err() {
         return Ok(false);
     }
@@ -506,5 +517,27 @@ fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
         engine.shared.slots().release(engine.keeper);
         return Ok(false);
     }
-    Ok(!keep && engine.finish_all()?)
+    Ok(engine.shall_finish() && engine.finish_all()?)
 }
+
+impl Engine {
+    /// Notes what one who attaches wishes about the last close.
+    pub fn wish(&self, options: &Options) {
+        let wish = match (options.keep_region, options.only_looks) {
+            (true, _) => KEEP,
+            (false, true) => return,
+            (false, false) => FINISH,
+        };
+        self.shared.head().wishes.fetch_or(wish, Ordering::Relaxed);
+    }
+
+    /// Whether the last one who leaves finishes: somebody opened the database to use it, and nobody wished to keep the region.
+    fn shall_finish(&self) -> bool {
+        self.shared.head().wishes.load(Ordering::Relaxed) == FINISH
+    }
+}
+
+/// A bit of the wishes in the shared mapping: somebody uses the database...
+const FINISH: u32 = 1;
+/// ...or does, and wished that the region be kept.
+const KEEP: u32 = 2;

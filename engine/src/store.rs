@@ -21,10 +21,13 @@ pub struct Options {
     pub medium: Option<MediumKind>,
     /// Where region and cold file go; `None` is beside the base file.
     pub region_dir: Option<PathBuf>,
-    /// Fast-tier budget, bytes.
+    /// Fast-tier budget of a new region, bytes. One that is there keeps its own, which is no conflict.
     pub region: u64,
-    /// Keep region and mark over the last close instead of writing everything home.
+    /// Keep region and mark over the last close instead of writing everything home, whoever closes last.
     pub keep_region: bool,
+    /// Open to look only, with no wish of one's own about the last close: it is as those wish who have the database open, too.
+    /// Were there none, it is left as it was found.
+    pub only_looks: bool,
     /// Open without the right to write.
     pub read_only: bool,
 }
@@ -32,7 +35,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let region = crate::base::limits::DEFAULT_REGION;
-        Options { medium: None, region_dir: None, region, keep_region: false, read_only: false }
+        Options { medium: None, region_dir: None, region, keep_region: false, only_looks: false, read_only: false }
     }
 }
 
@@ -94,11 +97,17 @@ impl Store {
                 other => break other?,
             }
         };
+        attached.engine.wish(options);
         Ok(Arc::new_cyclic(|store| Store {
             keeper: Mutex::new(Keeper::start(&attached.engine, store.clone())),
             held: Some(Held::Attached(Box::new(attached))),
             options: options.clone(),
         }))
+    }
+
+    /// Notes what another connection of this process, which asks for `options`, wishes about the last close.
+    pub fn wish(&self, options: &Options) {
+        self.engine().wish(options);
     }
 
     /// A store over parts of the caller's own: recovers the region if it has content, else formats it and adopts the base.
@@ -239,7 +248,7 @@ impl Store {
     fn detach(&mut self) -> Result<()> {
         self.stop_keeper();
         match self.held.take() {
-            Some(Held::Attached(attached)) => attached.detach(self.options.keep_region),
+            Some(Held::Attached(attached)) => attached.detach(),
             Some(Held::Assembled(_)) | None => Ok(()),
         }
     }

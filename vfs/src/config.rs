@@ -17,6 +17,8 @@ pub struct Config {
     pub region: Option<u64>,
     /// `keep_region=1`.
     pub keep_region: bool,
+    /// `keep_region=as_found`.
+    pub only_looks: bool,
     /// `journal_mode_reply=wal`: what `PRAGMA journal_mode` is to answer.
     pub reply_wal: bool,
 }
@@ -41,8 +43,13 @@ impl Config {
             config.region = Some(size.ok_or_else(|| bad("region", &value, "a size of at least 1MiB, such as 64MiB"))?);
         }
         config.region_dir = get("region_dir").map(PathBuf::from);
-        if let Some(value) = get("keep_region") {
-            config.keep_region = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0 or 1"))?;
+        match get("keep_region") {
+            Some(value) if value.eq_ignore_ascii_case("as_found") => config.only_looks = true,
+            Some(value) => {
+                let keep = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0, 1 or as_found"))?;
+                config.keep_region = keep;
+            }
+            None => {}
         }
         if let Some(value) = get("journal_mode_reply") {
             config.reply_wal = match value.to_ascii_lowercase().as_str() {
@@ -62,6 +69,7 @@ impl Config {
             region_dir: self.region_dir.clone(),
             region: self.region.unwrap_or(DEFAULT_REGION),
             keep_region: self.keep_region,
+            only_looks: self.only_looks,
             read_only,
         }
     }
