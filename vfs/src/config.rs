@@ -169,6 +169,10 @@ mod tests {
         let config = read(&[("medium", "RAM"), ("region", "64MiB"), ("region_dir", "/x")]).expect("good values");
         assert_eq!(config.medium, Some(MediumKind::Ram));
         assert_eq!(config.region, Some(64 << 20));
+        for (value, keeps, only_looks) in [("1", true, false), ("0", false, false), ("as_found", false, true)] {
+            let options = read(&[("keep_region", value)]).expect(value).options(false);
+            assert_eq!((options.keep_region, options.only_looks), (keeps, only_looks), "{value}");
+        }
     }
 
     #[test]
