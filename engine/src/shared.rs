@@ -76,6 +76,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `flushed_pos`, `written_pos`, `zeroed` | the flush leader |
 /// | `retired`, `retired_pos`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`) |
 /// | `failed` | anyone, once, 0 to 1 |
+/// | `wishes` | anyone who attaches |
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct Header {
@@ -138,6 +139,8 @@ pub struct Header {
     pub aging: List,
     pub cleared: List,
     pub superblock_sequence: AtomicU64,
+    /// What those who attached wish about the last close, in bits that are only ever set (`attach`).
+    pub wishes: AtomicU32,
     pub counters: Counters,
 }
 

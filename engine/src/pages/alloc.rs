@@ -12,12 +12,16 @@ use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::medium::Site;
 use crate::shared::{List, MAX_COLD, MAX_VIRTS};
-use crate::shm::Grace;
+use crate::shm::{Grace, now};
 use std::collections::HashSet;
 
 const R: Ordering = Ordering::Relaxed;
 /// Bytes by which the fast tier grows.
 const GROW: u64 = 1 << 20;
+/// Room that blocks leave to what stands beside them in the shared mapping, without which nothing can be committed.
+const SPARE: u64 = 8 << 20;
+/// For how long an attempt to grow that found no room keeps others from trying that can do without.
+const NO_ROOM: u64 = 100_000_000;
 /// Virtblocks made present at a time.
 const GROW_VIRTS: u32 = 16384;
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
@@ -70,8 +74,14 @@ impl Pages {
         self.shared.array(self.shared.places.free, u64::from(self.geo().layout.max_blocks))
     }
 
-    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it.
+    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it. Another may have
+    /// been fixed, of which nothing was committed. Under the writer lock, or before anybody is attached.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        let head = self.shared.head();
+        let before = head.page_size.load(R);
+        if before == u64::from(page_size) {
+            return Ok(());
+        }
         let layout = self.shape(page_size).layout;
         let (p, n) = (&self.shared.places, u64::from(layout.max_blocks));
         self.shared.segment.commit(p.free, n * 4)?;
@@ -84,9 +94,32 @@ impl Pages {
             }
             pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
         }
-        heads::init(&self.shared)?;
-        self.shared.head().page_size.store(u64::from(page_size), Ordering::Release);
+        if before == 0 {
+            heads::init(&self.shared)?;
+        } else {
+            self.forget_blocks(layout.entries_at(), n * crate::format::entry::ENTRY);
+        }
+        head.page_size.store(u64::from(page_size), Ordering::Release);
         Ok(())
+    }
+
+    /// Forgets all blocks, which nothing refers to: they get another size. In an order that leaves a taker over of the writer
+    /// lock, if the caller dies, blocks of the old size or none. What stands where entries are going to be, becomes zero.
+    fn forget_blocks(&self, entries: u64, len: u64) {
+        let head = self.shared.head();
+        for virt in (1..head.virts_present.load(R)).map(|v| self.virt(VirtNo(v))) {
+            if let Place::Fast(_) = virt.place() {
+                virt.move_to(Place::Home); // on its way to be free, after a death: its block must not be
+            }
+        }
+        head.free_blocks.store(0, Ordering::Release);
+        head.blocks_present.store(0, Ordering::Release);
+        head.sweep_hand.store(0, R);
+        if let Some(pmem) = &self.pmem {
+            pmem.zero(entries, len);
+            pmem.flush(Site::ForgetEntries, entries, len);
+            pmem.fence(Site::ForgetFence);
+        }
     }
 
     /// Free blocks that can be taken at once.
@@ -95,7 +128,23 @@ impl Pages {
         self.shared.head().free_blocks.load(R)
     }
 
-    /// Grows the fast tier within its budget. False if it cannot.
+    /// Whether an attempt to grow is worth it for who can do without.
+    #[must_use]
+    pub fn may_grow(&self) -> bool {
+        let since = self.no_room.load(R);
+        self.shared.head().blocks_present.load(R) < self.geo().layout.max_blocks
+            && (since == 0 || now().saturating_sub(since) > NO_ROOM)
+    }
+
+    /// Blocks that there will be at most, as far as this process knows: fewer than the budget allows if there was no room for
+    /// more.
+    #[must_use]
+    pub fn most_blocks(&self) -> u32 {
+        let most = self.geo().layout.max_blocks;
+        if self.no_room.load(R) == 0 { most } else { self.shared.head().blocks_present.load(R).clamp(16, most) }
+    }
+
+    /// Grows the fast tier within its budget. False if it cannot: the budget is reached, or there is no room.
     pub fn grow(&self) -> Result<bool> {
         let (head, geo) = (self.shared.head(), self.geo());
         let present = head.blocks_present.load(R);
@@ -104,7 +153,17 @@ impl Pages {
         if n == 0 {
             return Ok(false);
         }
-        geo.arena.allocate(present, n)?;
+        let bytes = u64::from(n) * u64::from(geo.arena.size());
+        let cramped = present > 0 && self.shared.segment.room() < bytes + SPARE;
+        match if cramped { None } else { Some(geo.arena.allocate(present, n)) } {
+            Some(Ok(())) => {}
+            None | Some(Err(Error::Full { .. })) => {
+                self.no_room.store(now(), R);
+                return Ok(false);
+            }
+            Some(Err(error)) => return Err(error),
+        }
+        self.no_room.store(0, R);
         head.blocks_present.store(present + n, Ordering::Release);
         for b in (present..present + n).rev() {
             self.push_block(BlockNo(b));
