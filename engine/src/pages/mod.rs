@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod arena;
+mod cold;
 pub mod heads;
 pub mod virt;
 
