@@ -14,6 +14,9 @@ use crate::shared::{Places, Shared};
 use crate::shm::{Liveness, Segment};
 use std::sync::Arc;
 
+/// Bytes that the first mark of an empty base writes.
+const FIRST_PAGE: usize = 4096;
+
 /// All that an engine stands on.
 pub struct Parts {
     /// The region, empty or not.
@@ -80,15 +83,15 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
     region.write_superblock(superblock)
 }
 
-/// Whether the base holds no database: no bytes, or zeros where its header would be. A crash in the middle of the first
-/// mark of an empty file leaves it so.
+/// Whether the base holds no database and nothing else: no bytes, or zeros only, no more than our first page is long. A crash
+/// in the middle of the first mark of an empty file leaves it so.
 ///
 /// # Errors
 /// Of the base.
 pub fn is_blank(base: &dyn BaseFile) -> Result<bool> {
-    let mut header = [0u8; mark::HEADER];
-    base.read_at(0, &mut header)?;
-    Ok(header == [0; mark::HEADER] && base.len()? <= 4096)
+    let mut page = [0u8; FIRST_PAGE + 1];
+    let found = base.read_at(0, &mut page)?;
+    Ok(found <= FIRST_PAGE && page.iter().all(|b| *b == 0))
 }
 
 /// Marks the base as the region's, under stock SQLite's exclusive lock, which the caller holds. The change counter moves,
@@ -100,7 +103,7 @@ pub fn is_blank(base: &dyn BaseFile) -> Result<bool> {
 pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     let len = base.len()?;
     if is_blank(base)? {
-        let mut page = mark::empty(4096);
+        let mut page = mark::empty(FIRST_PAGE as u32);
         mark::set(&mut page, id);
         base.write_at(0, &page)?;
         base.sync(Site::MarkBlank)?;
@@ -116,7 +119,8 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     if header[18] > 2 || header[19] > 2 {
         return Err(foreign("its format is newer than SQLite's or it is marked by another region"));
     }
-    let there = u32::try_from(len / u64::from(page_size)).unwrap_or(u32::MAX);
+    // a last page that is short ends in zeros, as for stock SQLite
+    let there = u32::try_from(len.div_ceil(u64::from(page_size))).unwrap_or(u32::MAX);
     let pages = mark::pages(&header).unwrap_or(there).max(1);
     if pages > there {
         return Err(crate::base::Error::corrupt(
@@ -124,6 +128,12 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
             "database header",
             format!("it says {pages} pages, the file has {there}"),
         ));
+    }
+    let whole = u64::from(there) * u64::from(page_size);
+    if len < whole {
+        // durable before the mark: of a marked base, whose pages are all whole, a short one would be taken for damage
+        base.set_len(whole)?;
+        base.sync(Site::LastPage)?;
     }
     let counter = crate::format::get_be32(&header, 24).wrapping_add(1).to_be_bytes();
     crate::format::put(&mut header, 24, &counter);
@@ -272,6 +282,9 @@ impl Engine {
             self.bring_in(PageNo(1), base)?;
         }
         let size = self.pages_at(low_water, base)?;
+        if size > 0 || low_water > Jci::ZERO {
+            pages.settle();
+        }
         let beyond: Vec<(PageNo, VirtNo)> = heads::all(&self.shared).filter(|(p, _)| p.0 > size).collect();
         for (page, v) in beyond {
             heads::remove(&self.shared, page);
@@ -312,6 +325,8 @@ impl Engine {
             self.write_homes(self.keeper, &crate::retire::Which::These(dirty), true, base)?;
             size = (self.pages_at(published, base)?, geo.arena.size());
         }
+        // of this very handle: what it is unmarked and cut by must not be a file that took the base's place
+        self.check_base(base)?;
         self.update_superblock(|s| {
             s.low_water = published;
             s.complete = true;

@@ -16,6 +16,7 @@ mod mapping;
 use self::mapping::New;
 use crate::assemble::{self, Parts};
 use crate::base::limits::MAX_REGION;
+use crate::base::sync::Ordering;
 use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
 use crate::format::layout::Layout;
@@ -223,13 +224,15 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
         return Err(missing(&files, id));
     }
     let (lock_file, lock) = lock_region(&files)?;
-    let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
-    let result = if liveness.anyone_else() {
-        join(&base, options, &files, liveness).map(Some)
-    } else {
-        first(&base, options, &files, liveness, handle.as_ref())
+    let open = || {
+        let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
+        if liveness.anyone_else() {
+            join(&base, options, &files, liveness).map(Some)
+        } else {
+            first(&base, options, &files, liveness, handle.as_ref())
+        }
     };
-    match result {
+    match open() {
         Ok(engine) => {
             drop(lock);
             Ok(engine.map(|engine| Attached { engine, files, lock_file }))
@@ -272,6 +275,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
             ),
         )
     };
+    tell_budget(options, files, &superblock);
     let region = open_region(files, superblock.medium)?;
     let places = Places::new(&Layout::new(superblock.budget, 0, superblock.medium != MediumKind::File));
     if superblock.boot != boot_id() {
@@ -315,7 +319,7 @@ fn first(
     if let Some(superblock) = &found {
         mapping::remove_dead(files, superblock);
     }
-    let (superblock, made) = match (marked, found) {
+    let start = match (marked, found) {
         (Some(id), Some(s)) if s.region == id && s.complete => {
             tracing::info!(base = %files.base.display(), "finishing an interrupted clean close");
             assemble::unmark_base(handle, s.pages, s.page_size.max(512))?;
@@ -324,7 +328,8 @@ fn first(
         }
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
-            (s, None)
+            tell_budget(options, files, &s);
+            Start { beside: Beside::open(files, &s)?, superblock: s, adopted: false }
         }
         (Some(id), _) => return Err(missing(files, id)),
         // an adoption died before it marked the base
@@ -340,18 +345,75 @@ fn first(
         }
         (None, None) => adopt(base, options, files, handle)?,
     };
-    let region = open_region(files, superblock.medium)?;
-    let cold = open_cold(files)?;
-    let New { segment, path, nonce, len } = made.map_or_else(|| mapping::create(files, &superblock), Ok)?;
+    let Start { superblock, beside, adopted } = start;
+    let Beside { region, cold, segment, path, nonce } = beside;
+    let mapping_len = segment.len();
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
         s.mapping = path.as_os_str().as_bytes().to_vec();
-        s.mapping_len = len + 4096;
+        s.mapping_len = mapping_len;
         s.nonce = nonce;
         s.boot = boot_id();
         s.shape = places.shape();
     });
-    engine.inspect_err(|_| remove(&path)).map(Some)
+    let engine = engine.inspect_err(|_| {
+        remove(&path);
+        if adopted {
+            take_back(files, handle, superblock.region);
+        }
+    });
+    engine.map(Some)
+}
+
+/// What the first attachment begins with.
+struct Start {
+    superblock: Superblock,
+    beside: Beside,
+    /// The base was a stock file until now.
+    adopted: bool,
+}
+
+/// What stands beside the base, open.
+struct Beside {
+    region: Region,
+    cold: Arc<dyn Disk>,
+    segment: Segment,
+    path: PathBuf,
+    nonce: [u8; 16],
+}
+
+impl Beside {
+    /// Opens the region that `superblock` is of, and makes a new mapping.
+    fn open(files: &SideFiles, superblock: &Superblock) -> Result<Beside> {
+        let region = open_region(files, superblock.medium)?;
+        let cold = open_cold(files)?;
+        let New { segment, path, nonce } = mapping::create(files, superblock)?;
+        Ok(Beside { region, cold, segment, path, nonce })
+    }
+}
+
+/// Makes a base that was adopted a stock file again, and removes what stands beside it: nothing was committed.
+fn take_back(files: &SideFiles, handle: &dyn BaseFile, id: RegionId) {
+    let undo = || -> Result<()> {
+        let header = header_of(handle)?;
+        if mark::identity(&header) == Some(id) {
+            let pages = mark::pages(&header).unwrap_or(0);
+            assemble::unmark_base(handle, pages, mark::page_size(&header).unwrap_or(512))?;
+        }
+        Ok(())
+    };
+    match undo() {
+        Ok(()) => [&files.region, &files.cold].into_iter().for_each(|path| remove(path)),
+        Err(error) => tracing::warn!(%error, "the base stays marked, although nothing is newer than it"),
+    }
+}
+
+/// A region keeps the budget that it was made with.
+fn tell_budget(options: &Options, files: &SideFiles, superblock: &Superblock) {
+    let (asked, has) = (options.region, superblock.budget);
+    if asked != has {
+        tracing::info!(region = %files.region.display(), asked, has, "the region keeps the budget that it was made with");
+    }
 }
 
 fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -> Result<()> {
@@ -368,19 +430,18 @@ fn check_medium(options: &Options, files: &SideFiles, superblock: &Superblock) -
 }
 
 /// Takes a stock base over: recovered by stock SQLite, a new region beside it, marked under stock SQLite's exclusive lock.
-fn adopt(
-    base: &Arc<dyn BaseOpener>,
-    options: &Options,
-    files: &SideFiles,
-    handle: &dyn BaseFile,
-) -> Result<(Superblock, Option<New>)> {
+fn adopt(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, handle: &dyn BaseFile) -> Result<Start> {
     if options.region > MAX_REGION {
         let why = format!("a region of {} bytes was asked for; {MAX_REGION} are the most possible", options.region);
         return Err(Error::cant_open(&files.region, why));
     }
     let kind = choose_medium(options, files)?;
-    if !assemble::is_blank(handle)? {
-        base.recover_stock()?;
+    match base.recover_stock() {
+        // to stock SQLite zeros are no database
+        Err(Error::Foreign { .. }) if assemble::is_blank(handle)? => {}
+        // an empty file too: a journal or WAL beside it is of another file of this name, and would be applied to this one
+        // once it is not empty any more; stock SQLite deletes it
+        recovered => recovered?,
     }
     handle.lock_exclusive()?;
     let result = adopt_locked(options, files, handle, kind);
@@ -388,12 +449,7 @@ fn adopt(
     result
 }
 
-fn adopt_locked(
-    options: &Options,
-    files: &SideFiles,
-    handle: &dyn BaseFile,
-    kind: MediumKind,
-) -> Result<(Superblock, Option<New>)> {
+fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Start> {
     let header = header_of(handle)?;
     if header[18] == 2 || header[19] == 2 {
         return Err(Error::Busy("stock SQLite has the file open in WAL mode"));
@@ -405,28 +461,29 @@ fn adopt_locked(
     let disk = FileDisk::open(&files.region)?;
     disk.set_len(0)?; // what an adoption that died has left
     disk.set_len(assemble::region_len(options.region, kind))?;
-    let region = open_region(files, kind)?;
-    let made = assemble::format_region(&region, &superblock).and_then(|()| {
-        sync_dir(&files.dir)?;
-        if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
-        // whatever may be refused comes before the mark: from there on the base is of no use without its region
-        let made = mapping::create(files, &superblock)?;
-        match assemble::mark_base(handle, id) {
-            Ok(_) => Ok(made),
+    let made = || {
+        assemble::format_region(&open_region(files, kind)?, &superblock)?;
+        // before the mark, which a failure would have to take off again
+        let beside = Beside::open(files, &superblock)?;
+        let mark = || {
+            sync_dir(&files.dir)?;
+            if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
+                sync_dir(parent)?;
+            }
+            assemble::mark_base(handle, id)
+        };
+        match mark() {
+            Ok(_) => Ok(beside),
             Err(error) => {
-                remove(&made.path);
+                remove(&beside.path);
                 Err(error)
             }
         }
-    });
-    match made {
-        Ok(made) => Ok((superblock, Some(made))),
+    };
+    match made() {
+        Ok(beside) => Ok(Start { superblock, beside, adopted: true }),
         Err(error) => {
-            if mark::identity(&header_of(handle)?) != Some(id) {
-                disk.set_len(0)?; // removed by the caller: nothing refers to it
-            }
+            take_back(files, handle, id);
             Err(error)
         }
     }
@@ -485,11 +542,11 @@ fn remove(path: &Path) {
 }
 
 impl Attached {
-    /// Leaves. The last one writes everything home and removes the side files, unless `keep`.
+    /// Leaves. The last one writes everything home and removes the side files, unless somebody wished to keep them.
     ///
     /// # Errors
     /// Of the media; everything then stays for the next open to recover.
-    pub fn detach(self, keep: bool) -> Result<()> {
+    pub fn detach(self) -> Result<()> {
         let Attached { engine, files, lock_file } = self;
         if engine.forked() {
             std::mem::forget(engine);
@@ -498,7 +555,7 @@ impl Attached {
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
         let last = !engine.live.anyone_else();
         let mapping = engine.shared.segment.path().filter(|_| last).map(Path::to_owned);
-        let done = leave(&engine, last, keep);
+        let done = leave(&engine, last);
         // gone before the attach lock is: of two that leave at once, the second must find itself the last
         drop(engine);
         // also of a region that has failed: nobody can use it again. Before the region, without which it would not be found
@@ -513,8 +570,8 @@ impl Attached {
     }
 }
 
-/// Makes what was committed durable; the last one finishes, unless `keep`. True if all is home, and the side files may go.
-fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
+/// Makes what was committed durable; the last one finishes, if that is wished. True if all is home, and the side files may go.
+fn leave(engine: &Engine, last: bool) -> Result<bool> {
     if engine.shared.check().is_err() {
         return Ok(false);
     }
@@ -523,5 +580,27 @@ fn leave(engine: &Engine, last: bool, keep: bool) -> Result<bool> {
         engine.shared.slots().release(engine.keeper);
         return Ok(false);
     }
-    Ok(!keep && engine.finish_all()?)
+    Ok(engine.shall_finish() && engine.finish_all()?)
 }
+
+impl Engine {
+    /// Notes what one who attaches wishes about the last close.
+    pub fn wish(&self, options: &Options) {
+        let wish = match (options.keep_region, options.only_looks) {
+            (true, _) => KEEP,
+            (false, true) => return,
+            (false, false) => FINISH,
+        };
+        self.shared.head().wishes.fetch_or(wish, Ordering::Relaxed);
+    }
+
+    /// Whether the last one who leaves finishes: somebody opened the database to use it, and nobody wished to keep the region.
+    fn shall_finish(&self) -> bool {
+        self.shared.head().wishes.load(Ordering::Relaxed) == FINISH
+    }
+}
+
+/// A bit of the wishes in the shared mapping: somebody uses the database...
+const FINISH: u32 = 1;
+/// ...or does, and wished that the region be kept.
+const KEEP: u32 = 2;

@@ -83,6 +83,7 @@ impl Engine {
     ) -> Jci {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         let change = self.shared.begin();
+        self.pages.settle();
         let jci = head.clock.published().next();
         let parts = prepared.packer.parts();
         // announced before its slots are taken: a flush leader that finds them taken waits for the commit

@@ -105,6 +105,11 @@ impl Region {
     }
 }
 
+/// A page of the database whose place is its home, which the base file is too short for.
+pub fn cut_short(base: &dyn BaseFile, page: PageNo) -> Error {
+    Error::corrupt(base.path(), "database file", format!("page {page} lies past its end: it was cut"))
+}
+
 /// One process's view of one database.
 pub struct Engine {
     /// The mapping.
@@ -298,13 +303,21 @@ impl Engine {
         {
             return Ok(());
         }
+        // the page that is never used may lie past the end
+        if self.read_home(page, within, into, base)? < into.len() && page != self.hole() {
+            return Err(cut_short(base, page));
+        }
+        Ok(())
+    }
+
+    /// The home of `page`, from byte `within` on. Answers how much of it there is; the rest is zero.
+    pub fn read_home(&self, page: PageNo, within: u32, into: &mut [u8], base: &dyn BaseFile) -> Result<usize> {
         let size = u64::from(self.pages.geo().arena.size());
-        let at = u64::from(page.0 - 1) * size + u64::from(within);
-        base.read_at(at, into)?;
+        let found = base.read_at(u64::from(page.0 - 1) * size + u64::from(within), into)?;
         if page.0 == 1 {
             mark::normalise(u64::from(within), into);
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Pages of the database at `pin`, from its header; 0 if it is empty, which it is before the first commit only: to take

@@ -72,7 +72,7 @@ impl Engine {
     /// Brings a page that was just read from its home in, if a block is free and nobody wants the writer lock.
     pub fn fault_in(&self, slot: SlotNo, page: PageNo, base: &dyn BaseFile) {
         let head = self.shared.head();
-        if self.pages.free_blocks() == 0 && head.blocks_present.load(R) >= self.pages.geo().layout.max_blocks {
+        if self.pages.free_blocks() == 0 && !self.pages.may_grow() {
             return;
         }
         self.maintain(slot, || {
@@ -276,14 +276,13 @@ impl Engine {
     /// Room ran out although everything that can go has gone.
     #[must_use]
     pub fn no_room(&self, what: &'static str) -> Error {
-        Error::Full {
-            path: self.region.path().to_owned(),
-            what,
-            cause: format!(
-                "the fast tier of {} blocks is pinned by readers; the oldest reads at {:?}",
-                self.pages.geo().layout.max_blocks,
-                self.shared.slots().oldest_pin()
-            ),
-        }
+        let (present, most) = (self.shared.head().blocks_present.load(R), self.pages.geo().layout.max_blocks);
+        let tier = match present < most {
+            true => format!("the fast tier has no room for more than {present} of its {most} blocks, and those are"),
+            false => format!("the fast tier of {most} blocks is"),
+        };
+        let oldest = self.shared.slots().oldest_pin();
+        let cause = format!("{tier} pinned by readers; the oldest reads at {oldest:?}");
+        Error::Full { path: self.region.path().to_owned(), what, cause }
     }
 }

@@ -12,8 +12,9 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
+use crate::base::limits::PENDING_BYTE;
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
-use crate::engine::Region;
+use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
 use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
 use crate::format::layout::{Layout, RING_AT};
@@ -107,7 +108,9 @@ impl Homes<'_> {
         }
         let Redone::Bytes(content) = redone else { unreachable!("just made so") };
         if unread {
-            self.base.read_at(u64::from(page.0 - 1) * size as u64, content)?;
+            if self.base.read_at(u64::from(page.0 - 1) * size as u64, content)? < size {
+                return Err(cut_short(self.base, page));
+            }
             if page.0 == 1 {
                 mark::normalise(0, content);
             }
@@ -115,6 +118,32 @@ impl Homes<'_> {
             content.fill(0);
         }
         Ok(content)
+    }
+
+    /// Whether all of the database is somewhere: redone, in one of `places`, or within the base as it is now. To be asked
+    /// before anything is written there: behind that, what was cut off would read as zeros.
+    fn check_whole(&mut self, places: Option<&HashMap<PageNo, BlockNo>>) -> Result<()> {
+        let mut header = [0u8; mark::HEADER];
+        match places.and_then(|places| places.get(&PageNo(1))) {
+            Some(&block) => self.from.geo().arena.load(block, 0, &mut header),
+            None if self.pages.contains_key(&PageNo(1)) => {
+                header.copy_from_slice(&self.page(PageNo(1), false)?[..mark::HEADER]);
+            }
+            None => {
+                self.base.read_at(0, &mut header)?;
+            }
+        }
+        let size = u64::from(self.page_size);
+        let there = u32::try_from(self.base.len()? / size).unwrap_or(u32::MAX);
+        let hole = PageNo((PENDING_BYTE / size) as u32 + 1);
+        let is = |page: &PageNo| {
+            *page == hole || self.pages.contains_key(page) || places.is_some_and(|places| places.contains_key(page))
+        };
+        let end = mark::pages(&header).unwrap_or(0);
+        match (there.saturating_add(1)..=end).map(PageNo).find(|page| !is(page)) {
+            Some(page) => Err(cut_short(self.base, page)),
+            None => Ok(()),
+        }
     }
 
     fn write(self, superblock: &Superblock) -> Result<()> {
@@ -172,7 +201,10 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
         let mut homes = Homes { base, from: pages, page_size: superblock.page_size, pages: BTreeMap::new() };
         match region {
             Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes)?,
-            Region::Disk(_) => redo(pages, &log, &mut homes, None)?,
+            Region::Disk(_) => {
+                redo(pages, &log, &mut homes, None)?;
+                homes.check_whole(None)?;
+            }
         }
         if !homes.pages.is_empty() {
             homes.write(superblock)?;
@@ -209,6 +241,7 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
         }
     }
     redo(pages, log, homes, Some(&mut places))?;
+    homes.check_whole(Some(&places))?;
     // a page that a cold block replaced has its place at home: none of its entries may be believed any more
     let at_home = |page| homes.pages.contains_key(&page);
     pages.forget_entries(Site::RecoverHomeward, &|page, b| at_home(page) && places.get(&page) != Some(&b));

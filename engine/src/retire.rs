@@ -6,7 +6,7 @@
 
 use crate::base::sync::Ordering;
 use crate::base::{Jci, PageNo, Result, VirtNo};
-use crate::engine::{Engine, Region};
+use crate::engine::{Engine, Region, cut_short};
 use crate::format::journal::{HEADER, SLOT, groups};
 use crate::format::mark;
 use crate::medium::{BaseFile, Site};
@@ -154,7 +154,10 @@ impl Engine {
     }
 
     /// The base must still be the file that was attached, and bear our mark (P14).
-    fn check_base(&self, base: &dyn BaseFile) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Failed`, of the region, if not; those of the base.
+    pub fn check_base(&self, base: &dyn BaseFile) -> Result<()> {
         let mut header = [0u8; mark::HEADER];
         base.read_at(0, &mut header)?;
         let same = self.base.identity()? == self.base_identity;
@@ -211,7 +214,7 @@ impl Engine {
                 if !holding {
                     return Ok(None);
                 }
-                self.save_home(page, base)?;
+                self.save_home(page, &pins, base)?;
             }
         }
         // a read that found a page at home, before it was brought in or saved, may still be in progress (P12)
@@ -268,10 +271,18 @@ impl Engine {
     }
 
     /// Saves the home of `page` to the cold file, as the oldest version of its chain. Under the writer lock.
-    fn save_home(&self, page: PageNo, base: &dyn BaseFile) -> Result<()> {
+    fn save_home(&self, page: PageNo, pins: &[u64], base: &dyn BaseFile) -> Result<()> {
         self.pages.reserve_virts(1)?;
         let mut content = vec![0; self.pages.geo().arena.size() as usize];
-        self.read_page(page, None, 0, &mut content, base)?;
+        if self.read_home(page, 0, &mut content, base)? < content.len() {
+            // it never had one if it was added after the readers came; they see zeros there, if they look at all
+            for &pin in pins {
+                let at_home = self.pages.version(page, Jci(pin)).is_none_or(|virt| virt.place() == Place::Home);
+                if at_home && self.pages_at(Jci(pin), base)? >= page.0 {
+                    return Err(cut_short(base, page));
+                }
+            }
+        }
         let mut last = heads::find(&self.shared, page).map_or(VirtNo::NONE, |(v, _)| v);
         let mut home = VirtNo::NONE;
         while last != VirtNo::NONE {

@@ -44,6 +44,8 @@ pub struct Session {
     set: WriteSet,
     /// Page size of a database that has none yet, as its first write suggests.
     provisional: u32,
+    /// This transaction has fixed the page size of a database that has no pages yet.
+    fixed: bool,
     /// Pages of the database after the prepared commit.
     prepared: Option<u32>,
     commit: Prepared,
@@ -72,6 +74,7 @@ impl Session {
             seen,
             set: WriteSet::default(),
             provisional: 0,
+            fixed: false,
             prepared: None,
             commit: Prepared::default(),
             scratch: Vec::new(),
@@ -202,6 +205,7 @@ impl Session {
         self.set.clear();
         self.prepared = None;
         self.provisional = 0;
+        self.fixed = false;
         self.writing = false;
         self.release_lock();
     }
@@ -234,10 +238,11 @@ impl Session {
         self.pin
     }
 
-    /// The page size, once it is known.
+    /// The page size, once it is known: one that a transaction has fixed means nothing to others before it is committed.
     #[must_use]
     pub fn page_size(&self) -> Option<u32> {
-        self.store.engine().pages.geometry().map(|g| g.arena.size())
+        let pages = &self.store.engine().pages;
+        pages.settled().or_else(|| pages.geometry().filter(|_| self.fixed)).map(|g| g.arena.size())
     }
 
     /// xRead: any offset and length. Own writes first, then the snapshot; without a pin, the newest visible state.

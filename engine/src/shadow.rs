@@ -119,8 +119,9 @@ impl Engine {
         self.pages.reserve_virts(2 * pages.len() as u32 + 64)
     }
 
-    /// Fixes the page size of a database that had none: durable before anything depends on it, in both copies of the
-    /// superblock. One that does not know it is of no use when the other is damaged.
+    /// Fixes the page size of a database without pages: durable before anything depends on it, in both copies of the
+    /// superblock, for one that does not know it is of no use when the other is damaged. A transaction that is rolled back
+    /// leaves it fixed, and the next may fix another. Under the writer lock.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
         self.update_superblock(|s| s.page_size = page_size)?;
         self.update_superblock(|s| s.page_size = page_size)?;

@@ -73,7 +73,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | --- | --- |
 /// | `clock`, `writer`, `batches`, `flush`, `retire`, `slots`, `counters` | as their own types say |
 /// | `incarnation` | who builds the mapping, before anybody else has it: never stale |
-/// | `page_size` | holder of the writer lock, once, from 0. Stale 0: a database that looks empty a moment longer |
+/// | `page_size` | holder of the writer lock, until the first commit settles it. Stale: a database that looks empty a moment longer, as it is to any reader from before that commit |
 /// | `failed` | anyone, once, 0 to 1. Stale: a call that goes on; a flush looks again under its lock (P18) |
 /// | `ring_head` | holder of the writer lock; on `file` also the flush leader, hence by compare-and-swap. Stale: the swap fails |
 /// | `published_pos` | holder of the writer lock, only up. Stale: a leader waits a turn longer, less is retired |
@@ -86,6 +86,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
 /// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |
 /// | `maintained` | holder of the writer lock. Stale: `SQLITE_BUSY` a moment too early |
+/// | `wishes` | who attaches; bits that are only ever set. Read by the last who leaves, when all others are gone: never stale |
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct Header {
@@ -148,6 +149,8 @@ pub struct Header {
     pub aging: List,
     pub cleared: List,
     pub superblock_sequence: AtomicU64,
+    /// What those who attached wish about the last close, in bits that are only ever set (`attach`).
+    pub wishes: AtomicU32,
     pub counters: Counters,
 }
 

@@ -36,7 +36,7 @@ impl Engine {
             text("region", &self.region.path().display().to_string()),
         ];
         let ints = [
-            ("page_size", self.pages.geometry().map_or(0, |g| u64::from(g.arena.size()))),
+            ("page_size", self.pages.settled().map_or(0, |g| u64::from(g.arena.size()))),
             ("incarnation", self.incarnation().0),
             ("jci_published", head.clock.published().0),
             ("jci_durable", head.clock.durable().0),

@@ -24,10 +24,13 @@ pub struct Options {
     pub medium: Option<MediumKind>,
     /// Where region and cold file go; `None` is beside the base file.
     pub region_dir: Option<PathBuf>,
-    /// Fast-tier budget, bytes.
+    /// Fast-tier budget of a new region, bytes. One that is there keeps its own, which is no conflict.
     pub region: u64,
-    /// Keep region and mark over the last close instead of writing everything home.
+    /// Keep region and mark over the last close instead of writing everything home, whoever closes last.
     pub keep_region: bool,
+    /// Open to look only, with no wish of one's own about the last close: it is as those wish who have the database open, too.
+    /// Were there none, it is left as it was found.
+    pub only_looks: bool,
     /// Open without the right to write.
     pub read_only: bool,
 }
@@ -35,7 +38,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let region = crate::base::limits::DEFAULT_REGION;
-        Options { medium: None, region_dir: None, region, keep_region: false, read_only: false }
+        Options { medium: None, region_dir: None, region, keep_region: false, only_looks: false, read_only: false }
     }
 }
 
@@ -92,11 +95,17 @@ impl Store {
         let attempt = |_| attach::attach(base.clone(), options).transpose();
         let attached = (0..ATTEMPTS).find_map(attempt);
         let attached = attached.ok_or(Error::Busy("side files of other databases are in the way"))??;
+        attached.engine.wish(options);
         Ok(Arc::new_cyclic(|store| Store {
             keeper: Mutex::new(Keeper::start(&attached.engine, store.clone())),
             held: Some(Held::Attached(Box::new(attached))),
             options: options.clone(),
         }))
+    }
+
+    /// Notes what another connection of this process, which asks for `options`, wishes about the last close.
+    pub fn wish(&self, options: &Options) {
+        self.engine().wish(options);
     }
 
     /// A store over parts of the caller's own: recovers the region if it has content, else formats it and adopts the base.
@@ -148,7 +157,7 @@ impl Store {
     pub(crate) fn too_large(&self, bytes: usize, pages: usize) -> bool {
         let engine = self.engine();
         let ring = engine.layout.ring_slots * crate::format::journal::SLOT as u64;
-        let most = engine.pages.geometry().map_or(u32::MAX, |g| g.layout.max_blocks) / 4;
+        let most = engine.pages.geometry().map_or(u32::MAX, |_| engine.pages.most_blocks()) / 4;
         bytes as u64 > (ring / 8).min(1 << 20) || pages > most as usize
     }
 
@@ -237,7 +246,7 @@ impl Store {
     fn detach(&mut self) -> Result<()> {
         self.stop_keeper();
         match self.held.take() {
-            Some(Held::Attached(attached)) => attached.detach(self.options.keep_region),
+            Some(Held::Attached(attached)) => attached.detach(),
             Some(Held::Assembled(_)) | None => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 pub mod hooked;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // calls and registers of that machine
 pub mod life;
+pub mod limits;
 pub mod mortal;
 pub mod needs;
 pub mod plain_base;

@@ -48,13 +48,20 @@ fn assert_no_mapping(prefix: &str) {
 impl Left {
     /// A bank that was founded and closed, then worked on by a process that was killed.
     fn new(system: System, seed: u64) -> Left {
-        let left = |path: &Path| bank::found(&mut system.open_with(path, 1000, SMALL).expect("opens")).expect("founds");
-        Left::by(system, seed, "write", left)
+        Left::on(system, seed, |_| ())
     }
 
     /// A bank that the killed process itself founded: the region has never been closed.
     fn never_closed(system: System, seed: u64) -> Left {
         Left::by(system, seed, "found", |_| {})
+    }
+
+    /// One that was a stock file with something in it before.
+    fn on(system: System, seed: u64, before: impl FnOnce(&Path)) -> Left {
+        Left::by(system, seed, "write", |path| {
+            before(path);
+            bank::found(&mut system.open_with(path, 1000, SMALL).expect("opens")).expect("founds");
+        })
     }
 
     fn by(system: System, seed: u64, role: &str, prepare: impl FnOnce(&Path)) -> Left {
@@ -332,6 +339,38 @@ fn truncated_regions_give_no_wrong_rows() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn truncated_bases_give_no_wrong_rows() {
+    for system in System::NVLITE {
+        // what nobody writes to lies at home only
+        let left = Left::on(system, 12, |path| {
+            let stock = rusqlite::Connection::open(path).expect("creates");
+            let ballast =
+                "CREATE TABLE ballast(b); INSERT INTO ballast SELECT randomblob(40000) FROM (VALUES (1),(2),(3))";
+            stock.execute_batch(ballast).expect("fills");
+        });
+        let len = fs::metadata(left.scratch.path("bank.db")).expect("there").len();
+        let mut refused = 0;
+        for n in 0..16 {
+            // shorter than its header it bears no mark, and the region is not applied to it
+            let cut = if n < 4 { 4096 + n * 512 } else { 4096 + mix(12, n) % (len - 4096) };
+            let case = left.copy();
+            case.change(&case.base, |bytes| bytes.truncate(cut as usize));
+            let what = format!("base cut at {cut} of {len}");
+            match case.outcome(&what) {
+                Outcome::Right(newest) => assert!(newest >= left.acknowledged, "{system:?}, {what}: {newest}"),
+                Outcome::Refused(code, text) => {
+                    refused += 1;
+                    assert_eq!(code, ErrorCode::DatabaseCorrupt, "{system:?}, {what}: {text}");
+                    let lines = log::lines(&case.base.display().to_string());
+                    assert!(lines.iter().any(|line| line.contains("was cut")), "{system:?}, {what}: {lines:?}");
+                }
+            }
+        }
+        assert!(refused > 8, "{system:?}: {refused} of 16 cuts were met");
     }
 }
 

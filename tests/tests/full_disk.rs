@@ -4,6 +4,7 @@
 
 #![allow(clippy::panic)]
 
+use nvlite_tests::limits::{Limit, fill, limit, own_shm};
 use nvlite_tests::needs;
 use nvlite_tests::sql::{System, integrity, log, stock_integrity};
 use rusqlite::{Connection, ErrorCode};
@@ -32,15 +33,6 @@ impl Drop for Mount {
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }
-}
-
-/// Takes all room of the file system but `left` bytes.
-fn fill(path: &Path, left: u64) {
-    let mut filler = fs::File::create(path).expect("creates");
-    let chunk = vec![1_u8; 4096];
-    while std::io::Write::write_all(&mut filler, &chunk).is_ok() {}
-    let len = filler.metadata().expect("there").len();
-    filler.set_len(len.saturating_sub(left) / 4096 * 4096).expect("shrinks");
 }
 
 /// Makes room again. A kernel may give the blocks of a deleted file back a moment later.
@@ -239,9 +231,12 @@ fn an_open_on_a_full_disk_is_an_error() {
 fn child(role: &str, path: &Path, system: System) -> i32 {
     if role == "limit" {
         let bytes: u64 = std::env::var("NVLITE_TEST_LIMIT").ok().and_then(|n| n.parse().ok()).expect("a limit");
-        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: the structure outlives the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+        limit(Limit::FileSize, bytes);
+    } else if role == "shm" {
+        return match own_shm("size=64m") {
+            true => beyond_shm(path, system),
+            false => SKIPPED,
+        };
     } else {
         // The calls themselves, for this thread and those it starts: the C library would signal the other threads.
         // SAFETY: plain system calls.
@@ -265,7 +260,54 @@ fn child(role: &str, path: &Path, system: System) -> i32 {
     }
 }
 
-/// Not a test of its own: what the two below run in a process of its own.
+/// The exit status, less 100, of a child that may not do what it is there for.
+const SKIPPED: i32 = 50;
+
+/// Works on more than shared memory has room for, which somebody else has filled in the meantime.
+fn beyond_shm(path: &Path, system: System) -> i32 {
+    let work = || -> rusqlite::Result<()> {
+        // on `ram` the cold file, where large transactions go, has no room either
+        let ram = system == System::Ram;
+        let more = if ram { "&region=40MiB&region_dir=/dev/shm" } else { "&region=40MiB" };
+        let db = system.open_with(path, 100, more)?;
+        insert(&db, 3000)?;
+        fill(Path::new("/dev/shm/filler"), 6 << 20);
+        (0..2500).try_for_each(|_| insert(&db, 3000))?;
+        if !ram {
+            db.execute_batch("BEGIN")?;
+            (0..3500).try_for_each(|_| insert(&db, 3000))?;
+            db.execute_batch("COMMIT; UPDATE t SET b=randomblob(2000)")?;
+        }
+        assert_eq!((integrity(&db)?.as_str(), count(&db)), ("ok", if ram { 2501 } else { 6001 }));
+        db.close().map_err(|(_, error)| error)
+    };
+    match work() {
+        Ok(()) => 2,
+        Err(error) => {
+            eprintln!("{error} {:?}", log::lines("nvlite"));
+            1
+        }
+    }
+}
+
+#[test]
+fn shared_memory_that_is_too_small_is_a_smaller_fast_tier() {
+    log::listen();
+    for system in System::NVLITE {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("large.db");
+        let db = Connection::open(&path).expect("creates");
+        db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("stock");
+        drop(db);
+        match run_child("shm", &path, system, 0) {
+            (SKIPPED, _) => return needs::skipped("right to a mount namespace"),
+            (code, said) => assert_eq!(code, 2, "{system:?}: {said}"),
+        }
+        assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{system:?}");
+    }
+}
+
+/// Not a test of its own: what the others run in a process of its own.
 #[test]
 fn in_a_child() {
     log::listen();
@@ -275,9 +317,8 @@ fn in_a_child() {
     std::process::exit(100 + child(&role, Path::new(&path), system));
 }
 
-/// Runs the role in a child. It must end with one of `codes`, whose text SQLite must tell, and have logged a line that names
-/// a file of the database and one of `causes`.
-fn in_child(role: &str, path: &Path, system: System, limit: u64, codes: &[(i32, &str)], causes: &[&str]) -> String {
+/// Runs the role in a child; its exit status, less 100, and what it said.
+fn run_child(role: &str, path: &Path, system: System, limit: u64) -> (i32, String) {
     let output = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "in_a_child", "--nocapture"])
         .env("NVLITE_TEST_ROLE", role)
@@ -286,10 +327,16 @@ fn in_child(role: &str, path: &Path, system: System, limit: u64, codes: &[(i32, 
         .env("NVLITE_TEST_LIMIT", limit.to_string())
         .output()
         .expect("a child");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.signal(), None, "a signal: {role}, {system:?}, {limit}: {said}");
+    (output.status.code().unwrap_or(0) - 100, said)
+}
+
+/// Runs the role in a child. It must end with one of `codes`, whose text SQLite must tell, and have logged a line that names
+/// a file of the database and one of `causes`.
+fn in_child(role: &str, path: &Path, system: System, limit: u64, codes: &[(i32, &str)], causes: &[&str]) -> String {
+    let (code, said) = run_child(role, path, system, limit);
     let context = format!("{role}, {system:?}, {limit}: {said}");
-    assert_eq!(output.status.signal(), None, "a signal: {context}");
-    let code = output.status.code().unwrap_or(0) - 100;
     let Some((_, text)) = codes.iter().find(|(wanted, _)| *wanted == code) else { panic!("code {code}: {context}") };
     let texts = said.lines().find(|line| line.starts_with("errmsg: ") && line.contains(text));
     assert!(texts.is_some(), "the text is not \"{text}\": {context}");

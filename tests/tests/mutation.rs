@@ -63,6 +63,9 @@ fn media(site: Site) -> &'static [MediumKind] {
         Site::ShadowCold | Site::Homes | Site::MarkBlank | Site::MarkStock | Site::Unmark | Site::RecoverHomes => {
             &[Dax, File]
         }
+        // Beyond the histories: a stock file that ends within a page, and a second page size after a rollback, where what the
+        // zeros replace would have to be an entry by its checksum.
+        Site::LastPage | Site::ForgetEntries | Site::ForgetFence => &[],
     }
 }
 

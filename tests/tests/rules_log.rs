@@ -450,3 +450,44 @@ fn p19_a_connection_that_meets_another_history_is_told_once() {
         assert!(!told(&mut store.session().unwrap(), 24, 16), "a new connection has no cache to drop");
     }
 }
+
+#[test]
+fn a_header_of_another_page_size_is_refused() {
+    // Failure: it counts in its pages and is taken to count in ours, and what lies above is dropped.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 9, 2..=9, 7, Full).unwrap();
+        s.begin_write().unwrap();
+        put_header(&mut s, 5).unwrap();
+        s.write(16, &(2 * PAGE as u16).to_be_bytes()).unwrap();
+        let said = s.prepare().unwrap_err().to_string();
+        assert!(said.contains("1024") && said.contains("2048"), "{said}");
+        s.end_write();
+        s.end_read();
+        assert!(all_are(&mut s, 2..=9, 7).unwrap(), "{kind:?}");
+        commit(&mut s, 9, 2..=9, 8, Full).unwrap();
+        assert!(all_are(&mut s, 2..=9, 8).unwrap(), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_base_that_was_cut_is_not_made_longer_by_recovery() {
+    // Failure: what the log adds is written behind the cut, and what was cut off reads as zeros, as if it were there.
+    let rig = Rig::new(File);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 20, 2..=20, 7, Full).unwrap();
+    store.checkpoint().unwrap();
+    commit(&mut s, 25, 21..=25, 8, Full).unwrap();
+    drop((s, store));
+    let whole = rig.crash(Policy::Newest);
+    assert!(all_are(&mut whole.open().unwrap().session().unwrap(), 2..=20, 7).unwrap());
+    let cut = rig.crash(Policy::Newest);
+    cut.base().set_len(offset(6)).unwrap();
+    for _ in 0..2 {
+        let said = cut.open().err().unwrap().to_string();
+        assert!(said.contains("page 6") && said.contains("was cut"), "{said}");
+    }
+}

@@ -509,3 +509,21 @@ fn p13_a_mapping_is_joined_by_the_living_only_and_on_one_medium() {
     assert!(stat(&third, "incarnation") > incarnation, "recovered into a new mapping");
     assert_eq!(sees(&mut third.session().unwrap(), 2), Some(2));
 }
+
+#[test]
+fn p16_a_page_that_an_old_reader_never_had_goes_home_beside_it() {
+    // Failure: the old home, which is saved for the reader first, lies past the end of the base, and is taken for damage.
+    for kind in BOTH {
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+        store.checkpoint().unwrap();
+        old.begin_read().unwrap();
+        commit(&mut s, 20, 2..=20, 2, Full).unwrap();
+        store.checkpoint().unwrap();
+        assert!(all_are(&mut old, 2..=4, 1).unwrap(), "{kind:?}");
+        old.end_read();
+        assert!(all_are(&mut s, 2..=20, 2).unwrap(), "{kind:?}");
+    }
+}

@@ -17,6 +17,8 @@ pub struct Config {
     pub region: Option<u64>,
     /// `keep_region=1`.
     pub keep_region: bool,
+    /// `keep_region=as_found`.
+    pub only_looks: bool,
     /// `journal_mode_reply=wal`: what `PRAGMA journal_mode` is to answer.
     pub reply_wal: bool,
 }
@@ -42,8 +44,13 @@ impl Config {
                 Some(size.ok_or_else(|| bad("region", &value, "a size from 1MiB to 32TiB, such as 64MiB"))?);
         }
         config.region_dir = get("region_dir").map(PathBuf::from);
-        if let Some(value) = get("keep_region") {
-            config.keep_region = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0 or 1"))?;
+        match get("keep_region") {
+            Some(value) if value.eq_ignore_ascii_case("as_found") => config.only_looks = true,
+            Some(value) => {
+                let keep = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0, 1 or as_found"))?;
+                config.keep_region = keep;
+            }
+            None => {}
         }
         if let Some(value) = get("journal_mode_reply") {
             config.reply_wal = match value.to_ascii_lowercase().as_str() {
@@ -63,6 +70,7 @@ impl Config {
             region_dir: self.region_dir.clone(),
             region: self.region.unwrap_or(DEFAULT_REGION),
             keep_region: self.keep_region,
+            only_looks: self.only_looks,
             read_only,
         }
     }
@@ -163,6 +171,10 @@ mod tests {
         let config = read(&[("medium", "RAM"), ("region", "64MiB"), ("region_dir", "/x")]).expect("good values");
         assert_eq!(config.medium, Some(MediumKind::Ram));
         assert_eq!(config.region, Some(64 << 20));
+        for (value, keeps, only_looks) in [("1", true, false), ("0", false, false), ("as_found", false, true)] {
+            let options = read(&[("keep_region", value)]).expect(value).options(false);
+            assert_eq!((options.keep_region, options.only_looks), (keeps, only_looks), "{value}");
+        }
     }
 
     #[test]

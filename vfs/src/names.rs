@@ -1,4 +1,4 @@
-//! The databases that this process has open through nvlite, by name: for the calls that SQLite makes about a journal
+//! The databases that this process is attached to through nvlite, by name: for the calls that SQLite makes about a journal
 //! (`xAccess` twice in every transaction, P8), which carry nothing but a name.
 
 use std::collections::HashMap;
@@ -13,12 +13,12 @@ static OPEN: LazyLock<RwLock<HashMap<PathBuf, usize>>> = LazyLock::new(Default::
 /// Set once a main database was handed to the default VFS; until then every journal that is asked for is one of ours.
 static STOCK_SEEN: AtomicBool = AtomicBool::new(false);
 
-/// A connection opened `path`.
+/// A connection attached to `path`.
 pub fn add(path: &Path) {
     *OPEN.write().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default() += 1;
 }
 
-/// A connection closed `path`.
+/// A connection that was attached to `path` is closed.
 pub fn remove(path: &Path) {
     let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
     if let Some(count) = open.get_mut(path) {
@@ -34,7 +34,7 @@ pub fn stock_seen() {
     STOCK_SEEN.store(true, Ordering::Relaxed);
 }
 
-/// True if `name` is the journal or WAL of a database that is open through nvlite. No system call.
+/// True if `name` is the journal or WAL of a database that is attached through nvlite. No system call.
 #[must_use]
 pub fn is_our_journal(name: &[u8]) -> bool {
     let Some(database) = database_of(name) else { return false };
@@ -50,7 +50,7 @@ fn is_open(path: &Path) -> bool {
     OPEN.read().unwrap_or_else(PoisonError::into_inner).contains_key(path)
 }
 
-/// As [`is_our_journal`], but only for a database that is open now: for calls that change something.
+/// As [`is_our_journal`], but only for a database that is attached now: for calls that change something.
 #[must_use]
 pub fn is_journal_of_open(name: &[u8]) -> bool {
     database_of(name).is_some_and(is_open)

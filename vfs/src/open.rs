@@ -46,7 +46,7 @@ pub struct OpenOptions {
     medium: Option<Medium>,
     region: Option<String>,
     region_dir: Option<PathBuf>,
-    keep_region: Option<bool>,
+    keep_region: Option<&'static str>,
     journal_mode_reply: Option<String>,
     read_only: bool,
     no_create: bool,
@@ -67,7 +67,7 @@ impl OpenOptions {
         self
     }
 
-    /// Fast-tier budget, `64MiB` style.
+    /// Fast-tier budget, `64MiB` style, of a region that is yet to be made; one that is there keeps its own.
     #[must_use]
     pub fn region(mut self, size: impl Into<String>) -> Self {
         self.region = Some(size.into());
@@ -81,10 +81,19 @@ impl OpenOptions {
         self
     }
 
-    /// Keep region and mark over the last close: opening again is fast, but stock SQLite keeps refusing the file.
+    /// Keep region and mark over the last close, if any connection wishes so: opening again is fast, but stock SQLite keeps
+    /// refusing the file.
     #[must_use]
     pub fn keep_region(mut self, keep: bool) -> Self {
-        self.keep_region = Some(keep);
+        self.keep_region = Some(if keep { "1" } else { "0" });
+        self
+    }
+
+    /// For tools that only look: the last close is as those wish who have the database open, too; if there were none, region
+    /// and mark are left as they were found.
+    #[must_use]
+    pub fn only_looks(mut self) -> Self {
+        self.keep_region = Some("as_found");
         self
     }
 
@@ -151,7 +160,7 @@ impl OpenOptions {
             ("medium", medium.map(str::as_bytes)),
             ("region", self.region.as_deref().map(str::as_bytes)),
             ("region_dir", dir),
-            ("keep_region", self.keep_region.map(|keep| if keep { &b"1"[..] } else { b"0" })),
+            ("keep_region", self.keep_region.map(str::as_bytes)),
             ("journal_mode_reply", self.journal_mode_reply.as_deref().map(str::as_bytes)),
         ] {
             if let Some(value) = value {

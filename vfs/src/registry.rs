@@ -145,7 +145,10 @@ pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<L
     let slot = Arc::clone(&lease.slot);
     let mut state = lock(&slot.state);
     match &state.store {
-        Some(store) => agree(store, base.as_ref(), options)?,
+        Some(store) => {
+            agree(store, base.as_ref(), options)?;
+            store.wish(options);
+        }
         None => state.store = Some(attach(base, options)?),
     }
     state.users += 1;

@@ -32,8 +32,6 @@ pub struct New {
     pub path: PathBuf,
     /// What tells it from others there.
     pub nonce: [u8; 16],
-    /// Bytes that its layout has; the nonce lies behind them.
-    pub len: u64,
 }
 
 /// Makes a mapping: on tmpfs where that has room, else beside the region.
@@ -56,7 +54,7 @@ pub fn create(files: &SideFiles, superblock: &Superblock) -> Result<New> {
         Ok(())
     });
     made.inspect_err(|_| remove(&path))?;
-    Ok(New { segment, path, nonce, len })
+    Ok(New { segment, path, nonce })
 }
 
 /// Removes the mappings of this region, which nobody is attached to: those of killed processes, and of an earlier boot.

@@ -88,8 +88,14 @@ sites! {
     Homes,
     /// The mark in the header of a base without a database.
     MarkBlank,
+    /// The zeros that make the last page of a stock file whole, before the file is marked.
+    LastPage,
     /// The mark in the header of a stock file.
     MarkStock,
+    /// Zeros where the entries are going to be of a database that gets another page size.
+    ForgetEntries,
+    /// Before that page size is used.
+    ForgetFence,
     /// The complete stock file, before its region is removed.
     Unmark,
     /// The log that recovery accepted, which dead processes may have left in the page cache: before any home changes.

@@ -1,4 +1,4 @@
-//! Blocks, virtblocks and cold blocks: taken and given back under the writer lock only.
+//! Blocks and virtblocks: taken and given back under the writer lock only.
 //!
 //! The way of a virtblock that was unlinked: `limbo` (until no grace period is running), `grace` (until every read that
 //! was in progress has ended, P12), `aging` (until the low-water mark that frees it is durable: what a durable entry or a
@@ -11,19 +11,21 @@ use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::medium::Site;
-use crate::shared::{List, MAX_COLD, MAX_VIRTS};
-use crate::shm::Grace;
+use crate::shared::{List, MAX_VIRTS};
+use crate::shm::{Grace, now};
 use std::collections::HashSet;
 
 const R: Ordering = Ordering::Relaxed;
 /// Bytes by which the fast tier grows.
 const GROW: u64 = 1 << 20;
+/// Room that blocks leave to what stands beside them in the shared mapping, without which nothing can be committed.
+const SPARE: u64 = 8 << 20;
+/// For how long an attempt to grow that found no room keeps others from trying that can do without.
+const NO_ROOM: u64 = 100_000_000;
 /// Virtblocks made present at a time.
 const GROW_VIRTS: u32 = 16384;
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
 const AHEAD: usize = 16;
-/// Cold blocks made known at a time.
-const GROW_COLD: u32 = 16384;
 /// Entries cleared under one fence at most.
 const CLEAR: usize = 512;
 
@@ -70,8 +72,14 @@ impl Pages {
         self.shared.array(self.shared.places.free, u64::from(self.geo().layout.max_blocks))
     }
 
-    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it.
+    /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it. Another may have
+    /// been fixed, of which nothing was committed. Under the writer lock, or before anybody is attached.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        let head = self.shared.head();
+        let before = head.page_size.load(R);
+        if before == u64::from(page_size) {
+            return Ok(());
+        }
         let layout = self.shape(page_size).layout;
         let (p, n) = (&self.shared.places, u64::from(layout.max_blocks));
         self.shared.segment.commit(p.free, n * 4)?;
@@ -84,9 +92,32 @@ impl Pages {
             }
             pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
         }
-        heads::init(&self.shared)?;
-        self.shared.head().page_size.store(u64::from(page_size), Ordering::Release);
+        if before == 0 {
+            heads::init(&self.shared)?;
+        } else {
+            self.forget_blocks(layout.entries_at(), n * crate::format::entry::ENTRY);
+        }
+        head.page_size.store(u64::from(page_size), Ordering::Release);
         Ok(())
+    }
+
+    /// Forgets all blocks, which nothing refers to: they get another size. In an order that leaves a taker over of the writer
+    /// lock, if the caller dies, blocks of the old size or none. What stands where entries are going to be, becomes zero.
+    fn forget_blocks(&self, entries: u64, len: u64) {
+        let head = self.shared.head();
+        for virt in (1..head.virts_present.load(R)).map(|v| self.virt(VirtNo(v))) {
+            if let Place::Fast(_) = virt.place() {
+                virt.move_to(Place::Home); // on its way to be free, after a death: its block must not be
+            }
+        }
+        head.free_blocks.store(0, Ordering::Release);
+        head.blocks_present.store(0, Ordering::Release);
+        head.sweep_hand.store(0, R);
+        if let Some(pmem) = &self.pmem {
+            pmem.zero(entries, len);
+            pmem.flush(Site::ForgetEntries, entries, len);
+            pmem.fence(Site::ForgetFence);
+        }
     }
 
     /// Free blocks that can be taken at once.
@@ -95,7 +126,23 @@ impl Pages {
         self.shared.head().free_blocks.load(R)
     }
 
-    /// Grows the fast tier within its budget. False if it cannot.
+    /// Whether an attempt to grow is worth it for who can do without.
+    #[must_use]
+    pub fn may_grow(&self) -> bool {
+        let since = self.no_room.load(R);
+        self.shared.head().blocks_present.load(R) < self.geo().layout.max_blocks
+            && (since == 0 || now().saturating_sub(since) > NO_ROOM)
+    }
+
+    /// Blocks that there will be at most, as far as this process knows: fewer than the budget allows if there was no room for
+    /// more.
+    #[must_use]
+    pub fn most_blocks(&self) -> u32 {
+        let most = self.geo().layout.max_blocks;
+        if self.no_room.load(R) == 0 { most } else { self.shared.head().blocks_present.load(R).clamp(16, most) }
+    }
+
+    /// Grows the fast tier within its budget. False if it cannot: the budget is reached, or there is no room.
     pub fn grow(&self) -> Result<bool> {
         let (head, geo) = (self.shared.head(), self.geo());
         let present = head.blocks_present.load(R);
@@ -104,7 +151,17 @@ impl Pages {
         if n == 0 {
             return Ok(false);
         }
-        geo.arena.allocate(present, n)?;
+        let bytes = u64::from(n) * u64::from(geo.arena.size());
+        let cramped = present > 0 && self.shared.segment.room() < bytes + SPARE;
+        match if cramped { None } else { Some(geo.arena.allocate(present, n)) } {
+            Some(Ok(())) => {}
+            None | Some(Err(Error::Full { .. })) => {
+                self.no_room.store(now(), R);
+                return Ok(false);
+            }
+            Some(Err(error)) => return Err(error),
+        }
+        self.no_room.store(0, R);
         head.blocks_present.store(present + n, Ordering::Release);
         for b in (present..present + n).rev() {
             self.push_block(BlockNo(b));
@@ -251,86 +308,13 @@ impl Pages {
         v
     }
 
-    fn cold_owner(&self, c: u32) -> &AtomicU32 {
-        self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
-    }
-
-    /// Makes `n` more numbers of cold blocks known, a multiple of [`GROW_COLD`]. Unused ones cost no room on the disk.
-    fn grow_cold(&self, n: u32) -> Result<()> {
-        let head = self.shared.head();
-        let present = head.cold_present.load(R);
-        if u64::from(present) + u64::from(n) > MAX_COLD {
-            return Err(Error::Full {
-                path: self.cold.path().to_owned(),
-                what: "cold blocks",
-                cause: format!("all {MAX_COLD} are in use"),
-            });
-        }
-        self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, u64::from(n) * 4)?;
-        (present..present + n).for_each(|c| self.cold_owner(c).store(0, R));
-        head.cold_present.store(present + n, R);
-        head.cold_free.store(head.cold_free.load(R) + n, R);
-        Ok(())
-    }
-
-    /// Takes a block of the cold file for `virt`: the next free one, so that what is written in a row lies in a row.
-    pub fn take_cold(&self, virt: VirtNo) -> Result<u32> {
-        let head = self.shared.head();
-        if head.cold_free.load(R) == 0 {
-            head.cold_hand.store(head.cold_present.load(R), R);
-            self.grow_cold(GROW_COLD)?;
-        }
-        let present = head.cold_present.load(R);
-        let start = head.cold_hand.load(R);
-        let c = (start..present)
-            .chain(0..start)
-            .find(|&c| self.cold_owner(c).load(R) == 0)
-            .ok_or_else(|| self.corrupt("cold file's free count", "no block is free".into()))?;
-        self.own_cold(c, virt);
-        head.cold_hand.store(c + 1, R);
-        Ok(c)
-    }
-
-    fn own_cold(&self, c: u32, virt: VirtNo) {
-        self.cold_owner(c).store(virt.0, R);
-        let head = self.shared.head();
-        head.cold_free.store(head.cold_free.load(R) - 1, R);
-    }
-
-    /// Finds `n` free cold blocks in a row, growing the table if there are none. They are free still.
-    pub fn cold_run(&self, n: u32) -> Result<u32> {
-        let present = self.shared.head().cold_present.load(R);
-        let mut run = 0;
-        for c in 0..present {
-            run = if self.cold_owner(c).load(R) == 0 { run + 1 } else { 0 };
-            if run == n {
-                return Ok(c + 1 - n);
-            }
-        }
-        self.grow_cold((n - run).next_multiple_of(GROW_COLD))?;
-        Ok(present - run)
-    }
-
-    /// Moves what nothing refers to yet, a shadow block, to the free cold block `c`, which holds the same bytes.
-    pub fn settle_in_cold(&self, v: VirtNo, c: u32) {
-        self.own_cold(c, v);
-        self.free_place(self.virt(v).place());
-        self.virt(v).move_to(Place::Cold(c));
-    }
-
-    /// Cold blocks in use.
-    #[must_use]
-    pub fn cold_used(&self) -> u32 {
-        self.shared.head().cold_present.load(R) - self.shared.head().cold_free.load(R)
-    }
-
     /// Gives back at once a virtblock that nothing refers to and nobody reads, with its block.
     pub fn give_back(&self, v: VirtNo) {
         self.free_place(self.virt(v).place());
         self.push_virt(v);
     }
 
-    fn free_place(&self, place: Place) {
+    pub(super) fn free_place(&self, place: Place) {
         match place {
             Place::Fast(b) => self.push_block(b),
             Place::Cold(c) => {

@@ -4,11 +4,13 @@
 
 pub mod alloc;
 pub mod arena;
+mod cold;
 pub mod heads;
 pub mod virt;
 
 use crate::base::bytes::prefetch;
-use crate::base::sync::Ordering;
+use crate::base::limits::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
+use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
 use crate::format::entry::{ENTRY, Entry};
 use crate::format::layout::Layout;
@@ -19,6 +21,11 @@ use arena::{Arena, Memory};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use virt::{Block, Place, Virt};
+
+/// Sizes that pages may have: the powers of two from the smallest to the largest.
+const SIZES: usize = (MAX_PAGE_SIZE.ilog2() - MIN_PAGE_SIZE.ilog2()) as usize + 1;
+/// The flag beside the page size in the shared mapping: it cannot change any more.
+const SETTLED: u64 = 1 << 63;
 
 /// What follows from the page size, once that is known.
 pub struct Geometry {
@@ -39,9 +46,14 @@ pub struct Pages {
     budget: u64,
     /// Seed of the durable entries.
     entry_seed: u64,
-    geometry: OnceLock<Geometry>,
+    /// The geometry, once the page size cannot change any more.
+    settled: OnceLock<Geometry>,
+    /// Those of page sizes that no commit has used yet, by their logarithm.
+    tried: [OnceLock<Geometry>; SIZES],
     /// The grace period of the list `grace` as this process measures it: epoch of the list, and who must go away.
     grace: Mutex<(u32, Option<Grace>)>,
+    /// When the fast tier last could not grow for lack of room, as this process found; 0 if never.
+    no_room: AtomicU64,
 }
 
 impl Pages {
@@ -55,16 +67,47 @@ impl Pages {
         budget: u64,
     ) -> Pages {
         let entry_seed = crate::base::checksum::seed(region, crate::base::Incarnation(0));
-        Pages { shared, pmem, cold, budget, entry_seed, geometry: OnceLock::new(), grace: Mutex::default() }
+        Pages {
+            shared,
+            pmem,
+            cold,
+            budget,
+            entry_seed,
+            settled: OnceLock::new(),
+            tried: Default::default(),
+            grace: Mutex::default(),
+            no_room: AtomicU64::new(0),
+        }
     }
 
-    /// The geometry, if the page size is known.
+    /// The geometry, if a page size is fixed. While there are no pages another may be (see [`settled`](Self::settled)).
     pub fn geometry(&self) -> Option<&Geometry> {
-        if let Some(g) = self.geometry.get() {
+        if let Some(g) = self.settled.get() {
             return Some(g);
         }
-        let size = self.shared.head().page_size.load(Ordering::Acquire);
-        (size != 0).then(|| self.geometry.get_or_init(|| self.shape(size as u32)))
+        let word = self.shared.head().page_size.load(Ordering::Acquire);
+        let size = (word & !SETTLED) as u32;
+        let cell = match word {
+            0 => return None,
+            _ if word & SETTLED != 0 => &self.settled,
+            _ => &self.tried[(size.ilog2() - MIN_PAGE_SIZE.ilog2()) as usize],
+        };
+        Some(cell.get_or_init(|| self.shape(size)))
+    }
+
+    /// The geometry, if the page size cannot change any more: the database has pages, or a commit is about to give it some.
+    pub fn settled(&self) -> Option<&Geometry> {
+        if self.settled.get().is_none() {
+            self.geometry()?;
+        }
+        self.settled.get()
+    }
+
+    /// Ends the time in which the page size can be fixed again. Under the writer lock, before the first commit.
+    pub fn settle(&self) {
+        if self.settled.get().is_none() {
+            self.shared.head().page_size.fetch_or(SETTLED, Ordering::AcqRel);
+        }
     }
 
     /// What follows from a page size.

@@ -122,7 +122,12 @@ impl Session {
         if self.page_size().is_some() {
             return Ok(());
         }
-        self.store.engine().fix_page_size(self.provisional)
+        if self.provisional == 0 {
+            self.provisional = 4096; // nothing was written, only cut
+        }
+        self.store.engine().fix_page_size(self.provisional)?;
+        self.fixed = true;
+        Ok(())
     }
 
     pub(super) fn repage(&mut self, size: u32) -> Result<()> {
@@ -144,12 +149,24 @@ impl Session {
         Ok(())
     }
 
+    /// Refuses a header of pages of another size: its counts would be taken for counts of ours.
+    fn check_page_size(&self, header: &[u8]) -> Result<()> {
+        match (mark::page_size(header), self.page_size()) {
+            (Some(said), Some(is)) if said != is => {
+                let reason = format!("its pages have {is} bytes each, which cannot become {said}");
+                Err(Error::ReadOnly { path: self.store.engine().base.path().to_owned(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Settles the size of the database and its header: what @28 says if it can be believed, else the highest end; a
     /// change counter that the transaction did not raise is raised (P1, P6). Pages it adds without writing them are zero.
     fn settle_size(&mut self) -> Result<u32> {
         let old_pages = self.committed_pages()?;
         let mut first = [0u8; mark::HEADER];
         self.read_in_page(PAGE_ONE, 0, &mut first)?;
+        self.check_page_size(&first)?;
         let mut committed = [0u8; 4];
         if old_pages > 0 {
             self.read_committed(PAGE_ONE, 24, &mut committed)?;

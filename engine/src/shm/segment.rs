@@ -106,6 +106,12 @@ impl Segment {
         Err(Error::cant_open(path, "the file system cannot allocate storage in advance (fallocate)"))
     }
 
+    /// Bytes that the file system of the file has room for, as far as it tells.
+    pub fn room(&self) -> u64 {
+        let told = self.file.as_ref().and_then(|(file, _)| rustix::fs::fstatvfs(file).ok());
+        told.map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
+    }
+
     /// Asks for huge pages under bytes that were just committed, for what is looked up at random. It takes milliseconds.
     pub fn prefer_huge(&self, off: u64, len: u64) {
         self.check(off, len, 1);

@@ -87,12 +87,12 @@ fn is_open(target: &Target) -> bool {
 }
 
 /// A connection that only reads. A stock file is read as one. A region that nobody has open is kept as it is; one that
-/// others have open is closed properly, should they all have gone before us.
+/// others have open is closed as they wished, should they all have gone before us.
 ///
 /// # Errors
 /// SQLite's.
-pub fn open(target: &Target, outside: &Outside) -> rusqlite::Result<Connection> {
-    let mut options = OpenOptions::new().read_only(true).keep_region(!outside.open);
+pub fn open(target: &Target) -> rusqlite::Result<Connection> {
+    let mut options = OpenOptions::new().read_only(true).only_looks();
     if let Some(dir) = &target.region_dir {
         options = options.region_dir(dir);
     }

@@ -63,7 +63,8 @@ impl Export {
 
 /// Copies one snapshot into a file of the default VFS, and checks it.
 fn copy(target: &Target, to: &Path) -> Result<(i64, i64), Failed> {
-    let from = open(target, &look(target)?)?;
+    look(target)?;
+    let from = open(target)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut copy = Connection::open_with_flags_and_vfs(to, flags, c"unix")?;
     // Nobody has the copy before it is complete and synced as a whole.

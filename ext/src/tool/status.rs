@@ -111,7 +111,7 @@ impl Left {
 /// The database cannot be read.
 pub fn run(target: &Target) -> Result<bool, Failed> {
     let outside = look(target)?;
-    let stat = if outside.open { figures(target, &outside)? } else { Map::new() };
+    let stat = if outside.open { figures(target)? } else { Map::new() };
     let (left, problem) = if outside.open { (None, None) } else { Left::of(target, &outside) };
     let finding = outside.state == State::Foreign || problem.is_some();
     let status = Status { db: target.db.display().to_string(), outside, left, problem, stat };
@@ -119,8 +119,8 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
     Ok(finding)
 }
 
-fn figures(target: &Target, outside: &Outside) -> Result<Map<String, serde_json::Value>, Failed> {
-    let db = open(target, outside)?;
+fn figures(target: &Target) -> Result<Map<String, serde_json::Value>, Failed> {
+    let db = open(target)?;
     let mut statement = db.prepare("SELECT name, value FROM nvlite_stat")?;
     let mut rows = statement.query(())?;
     let mut stat = Map::new();

@@ -46,7 +46,7 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
 /// The checks that need the database open.
 fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) {
     // The first statement attaches: the engine checks superblock, journals and table before it answers.
-    let attached = open(target, outside).and_then(|db| {
+    let attached = open(target).and_then(|db| {
         db.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0)).map(|tables| (db, tables))
     });
     match attached {

@@ -35,7 +35,9 @@ impl Conn {
             None if self.is_attached_here()? => return Ok(self.session()?.read(0, into)?),
             None => self.base().header()?.0,
         };
-        if header.iter().all(|b| *b == 0) {
+        // the header of a marked base without pages only bears the mark: it says nothing of a page size
+        let empty = mark::identity(&header).is_some() && mark::pages(&header).is_none();
+        if empty || header.iter().all(|b| *b == 0) {
             into.fill(0);
             return Ok(0);
         }

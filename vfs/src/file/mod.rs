@@ -103,7 +103,6 @@ impl Conn {
         read_only: bool,
         header: Option<[u8; HEADER]>,
     ) -> Conn {
-        names::add(path);
         Conn {
             instance,
             path: path.to_owned(),
@@ -177,6 +176,8 @@ impl Conn {
         if self.asked.immutable {
             session.begin_read()?;
         }
+        // before this, a journal beside the file is the file's own
+        names::add(&self.path);
         self.link = Some(Link { session: ManuallyDrop::new(session), lease: ManuallyDrop::new(lease) });
         self.header = None;
         Ok(())
@@ -276,7 +277,9 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        names::remove(&self.path);
+        if self.link.is_some() {
+            names::remove(&self.path);
+        }
         if let Err(failure) = self.detach() {
             // Told even if the code alone is an ordinary one: nobody can ask again.
             let text = format!("the close did not finish, the next open will: {}", failure.message());

@@ -240,6 +240,19 @@ fn keep_region_stays_and_comes_back() {
 }
 
 #[test]
+fn keep_region_of_any_connection_counts() {
+    on_both(|site| {
+        let one = site.open();
+        fill(&one, "t", 30, 300);
+        let other = site.options().keep_region(true).open(site.path()).unwrap();
+        assert_eq!(int(&other, "SELECT count(*) FROM t"), 30);
+        close(other);
+        close(one);
+        assert!(!site.side_files().is_empty());
+    });
+}
+
+#[test]
 fn open_and_close_again_and_again() {
     on_both(|site| {
         for i in 0..15 {

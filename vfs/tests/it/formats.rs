@@ -223,3 +223,64 @@ fn make_large(path: &std::path::Path, size: u64, pages: u64) {
     file.set_len(size * pages).unwrap();
     file.write_all_at(&u32::try_from(pages).unwrap().to_be_bytes(), 28).unwrap();
 }
+
+/// A transaction spills, and so has to take a page size for the spilled pages, and is rolled back.
+fn spill_and_roll_back(db: &Connection, size: i64) {
+    db.execute_batch(&format!("PRAGMA page_size={size}; PRAGMA cache_size=5; BEGIN; CREATE TABLE gone(x)")).unwrap();
+    for _ in 0..30 {
+        db.execute("INSERT INTO gone VALUES (randomblob(100000))", ()).unwrap();
+    }
+    db.execute_batch("ROLLBACK").unwrap();
+}
+
+/// The database is made with another page size by another connection, and nothing of it is missing.
+fn make_with(db: &Connection, size: i64) {
+    db.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+    fill(db, "t", 3000, 300);
+    assert_eq!(int(db, "PRAGMA page_size"), size);
+    assert_eq!(int(db, "SELECT count(*) FROM t"), 3000);
+    check(db);
+}
+
+const SIZES: [(i64, i64); 4] = [(4096, 8192), (8192, 4096), (512, 65536), (65536, 512)];
+
+#[test]
+fn a_transaction_that_was_rolled_back_does_not_fix_the_page_size() {
+    on_both(|site| {
+        for (first, second) in SIZES {
+            let name = format!("{first}-{second}.db");
+            let (one, other) = (site.open_file(&name), site.open_file(&name));
+            spill_and_roll_back(&one, first);
+            make_with(&other, second);
+            assert_eq!(int(&one, "SELECT count(*) FROM t"), 3000);
+            check(&one);
+            fill(&one, "t", 500, 300);
+            close(one);
+            check(&site.open_file(&name));
+            close(other);
+            let view = stock(&site.file(&name));
+            check(&view);
+            assert_eq!((int(&view, "PRAGMA page_size"), int(&view, "SELECT count(*) FROM t")), (second, 3500));
+        }
+    });
+}
+
+#[test]
+fn a_page_size_that_was_never_committed_is_not_kept_with_the_region() {
+    on_both(|site| {
+        for (first, second) in SIZES {
+            let (name, keeping) = (format!("{first}-{second}.db"), site.options().keep_region(true));
+            let one = keeping.open(site.file(&name)).unwrap();
+            spill_and_roll_back(&one, first);
+            close(one);
+            let one = keeping.open(site.file(&name)).unwrap();
+            make_with(&one, second);
+            close(one);
+            let one = site.open_file(&name);
+            assert_eq!(int(&one, "SELECT count(*) FROM t"), 3000);
+            check(&one);
+            close(one);
+            check(&stock(&site.file(&name)));
+        }
+    });
+}

@@ -3,6 +3,7 @@
 
 mod answers;
 mod attach;
+mod bases;
 mod files;
 mod formats;
 mod journal;

@@ -21,7 +21,7 @@ fn base(dir: &Path) -> PathBuf {
 
 /// Attaches to the database on `medium`; `None` leaves it to detection, which must find `dax` here.
 fn attach(dir: &Path, medium: Option<MediumKind>) -> Finding<Arc<Store>> {
-    let options = Options { medium, region_dir: None, region: FAST_TIER, keep_region: false, read_only: false };
+    let options = Options { medium, region: FAST_TIER, ..Options::default() };
     let store = Store::attach(Arc::new(PlainBase::new(&base(dir))), &options).map_err(|e| e.to_string())?;
     match (store.medium(), medium.unwrap_or(MediumKind::Dax)) {
         (found, expected) if found == expected => Ok(store),

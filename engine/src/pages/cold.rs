@@ -1,0 +1,86 @@
+//! Blocks of the cold file: which are in use, and by which virtblock. Taken and given back under the writer lock only.
+
+use super::Pages;
+use super::virt::Place;
+use crate::base::sync::{AtomicU32, Ordering};
+use crate::base::{Error, Result, VirtNo};
+use crate::shared::MAX_COLD;
+
+const R: Ordering = Ordering::Relaxed;
+/// Cold blocks made known at a time.
+const GROW_COLD: u32 = 16384;
+
+impl Pages {
+    pub(super) fn cold_owner(&self, c: u32) -> &AtomicU32 {
+        self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
+    }
+
+    /// Makes `n` more numbers of cold blocks known, a multiple of [`GROW_COLD`]. Unused ones cost no room on the disk.
+    fn grow_cold(&self, n: u32) -> Result<()> {
+        let head = self.shared.head();
+        let present = head.cold_present.load(R);
+        if u64::from(present) + u64::from(n) > MAX_COLD {
+            return Err(Error::Full {
+                path: self.cold.path().to_owned(),
+                what: "cold blocks",
+                cause: format!("all {MAX_COLD} are in use"),
+            });
+        }
+        self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, u64::from(n) * 4)?;
+        (present..present + n).for_each(|c| self.cold_owner(c).store(0, R));
+        head.cold_present.store(present + n, R);
+        head.cold_free.store(head.cold_free.load(R) + n, R);
+        Ok(())
+    }
+
+    /// Takes a block of the cold file for `virt`: the next free one, so that what is written in a row lies in a row.
+    pub fn take_cold(&self, virt: VirtNo) -> Result<u32> {
+        let head = self.shared.head();
+        if head.cold_free.load(R) == 0 {
+            head.cold_hand.store(head.cold_present.load(R), R);
+            self.grow_cold(GROW_COLD)?;
+        }
+        let present = head.cold_present.load(R);
+        let start = head.cold_hand.load(R);
+        let c = (start..present)
+            .chain(0..start)
+            .find(|&c| self.cold_owner(c).load(R) == 0)
+            .ok_or_else(|| self.corrupt("cold file's free count", "no block is free".into()))?;
+        self.own_cold(c, virt);
+        head.cold_hand.store(c + 1, R);
+        Ok(c)
+    }
+
+    fn own_cold(&self, c: u32, virt: VirtNo) {
+        self.cold_owner(c).store(virt.0, R);
+        let head = self.shared.head();
+        head.cold_free.store(head.cold_free.load(R) - 1, R);
+    }
+
+    /// Finds `n` free cold blocks in a row, growing the table if there are none. They are free still.
+    pub fn cold_run(&self, n: u32) -> Result<u32> {
+        let present = self.shared.head().cold_present.load(R);
+        let mut run = 0;
+        for c in 0..present {
+            run = if self.cold_owner(c).load(R) == 0 { run + 1 } else { 0 };
+            if run == n {
+                return Ok(c + 1 - n);
+            }
+        }
+        self.grow_cold((n - run).next_multiple_of(GROW_COLD))?;
+        Ok(present - run)
+    }
+
+    /// Moves what nothing refers to yet, a shadow block, to the free cold block `c`, which holds the same bytes.
+    pub fn settle_in_cold(&self, v: VirtNo, c: u32) {
+        self.own_cold(c, v);
+        self.free_place(self.virt(v).place());
+        self.virt(v).move_to(Place::Cold(c));
+    }
+
+    /// Cold blocks in use.
+    #[must_use]
+    pub fn cold_used(&self) -> u32 {
+        self.shared.head().cold_present.load(R) - self.shared.head().cold_free.load(R)
+    }
+}
