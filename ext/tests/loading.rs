@@ -205,6 +205,33 @@ fn the_environment_sets_the_reply_about_the_journal() {
 }
 
 #[test]
+fn a_second_copy_under_another_path_is_served_by_the_first() {
+    if !needs::program(PYTHON) {
+        return;
+    }
+    // After sqlite3_shutdown, too: the first copy's VFS is still there then, but its automatic extension is gone.
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join("copy/libnvlite.so");
+    std::fs::create_dir(copy.parent().unwrap()).unwrap();
+    std::fs::copy(library(), &copy).unwrap();
+    let script = format!(
+        "import ctypes,sqlite3\nlib=ctypes.CDLL('libsqlite3.so.0')\n\
+         def load(path):\n  d=sqlite3.connect(':memory:'); d.enable_load_extension(True); d.load_extension(path)\n  \
+         print(d.execute('SELECT count(nvlite_version())').fetchone()[0],end=' '); d.close()\n\
+         def use():\n  d=sqlite3.connect('file:{dir}/x.db?vfs=nvlite',uri=True)\n  d.execute('CREATE TABLE IF NOT EXISTS t(x)')\n  \
+         d.execute('INSERT INTO t VALUES (1)')\n  d.commit()\n  d.execute('SELECT nvlite_version()')\n  \
+         mmap=d.execute('PRAGMA mmap_size').fetchone()[0]>0\n  stat=d.execute('SELECT count(*)>3 FROM nvlite_stat').fetchone()[0]\n  \
+         print(d.execute('SELECT count(*) FROM t').fetchone()[0],mmap,stat); d.close()\n\
+         def again():\n  assert lib.sqlite3_shutdown()==0\n  assert lib.sqlite3_initialize()==0\n\
+         load({first:?}); use(); load({copy:?}); use()\nagain(); load({copy:?}); use(); load({first:?}); use()\n\
+         again(); load({first:?}); load({copy:?}); use()\n",
+        dir = dir.path().display(),
+        first = library(),
+    );
+    assert_eq!(python(&script), "1 1 True 1\n1 2 True 1\n1 3 True 1\n1 4 True 1\n1 1 5 True 1\n");
+}
+
+#[test]
 fn another_process_is_an_external_reader() {
     if !needs::program(PYTHON) {
         return;

@@ -15,7 +15,8 @@ type Callback = Option<unsafe extern "C" fn(*mut c_void, c_int, *mut *mut c_char
 type Function = Option<unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value)>;
 type Final = Option<unsafe extern "C" fn(*mut sqlite3_context)>;
 type Destroy = Option<unsafe extern "C" fn(*mut c_void)>;
-type Entry = Option<unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> c_int>;
+/// What SQLite calls when it loads an extension, and an automatic one for every new connection.
+pub type Entry = unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> c_int;
 
 /// Each line: the member, its place in `sqlite3_api_routines` (which only ever grows at its end), its symbol, its type.
 macro_rules! api {
@@ -72,7 +73,7 @@ macro_rules! api {
 }
 
 api! {
-    auto_extension 192 sqlite3_auto_extension unsafe extern "C" fn(Entry) -> c_int;
+    auto_extension 192 sqlite3_auto_extension unsafe extern "C" fn(Option<Entry>) -> c_int;
     busy_timeout 14 sqlite3_busy_timeout unsafe extern "C" fn(*mut sqlite3, c_int) -> c_int;
     close 16 sqlite3_close unsafe extern "C" fn(*mut sqlite3) -> c_int;
     context_db_handle 149 sqlite3_context_db_handle unsafe extern "C" fn(*mut sqlite3_context) -> *mut sqlite3;

@@ -47,7 +47,7 @@ pub use open::{Medium, OpenOptions, open};
 /// SQLite's, if it refuses the registration.
 pub fn register() -> rusqlite::Result<()> {
     match instance::register(api::Api::linked()) {
-        Ok(_) | Err(sys::SQLITE_OK) => Ok(()),
+        Ok(_) => Ok(()),
         Err(code) => {
             Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some("nvlite: cannot register".into())))
         }

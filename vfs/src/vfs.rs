@@ -1,13 +1,14 @@
 //! The VFS methods: what is ours is opened as ours, everything else is the default VFS's.
 #![allow(unsafe_code)]
 
+use crate::api::Entry;
 use crate::base::path_of;
 use crate::error::{Failure, Outcome, last, tell};
 use crate::file::{self, Conn, OurFile};
-use crate::instance::{Instance, NAME};
+use crate::instance::{ENTRY_NAME, Instance, NAME};
 use crate::registry::{self, Key};
 use crate::sys::*;
-use crate::{journal, names};
+use crate::{journal, names, sql};
 use nvlite_engine::format::mark::{self, HEADER};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::fs::MetadataExt;
@@ -325,6 +326,12 @@ unsafe extern "C" fn x_set_system_call(vfs: *mut sqlite3_vfs, name: *const c_cha
 }
 
 unsafe extern "C" fn x_get_system_call(vfs: *mut sqlite3_vfs, name: *const c_char) -> sqlite3_syscall_ptr {
+    // SAFETY: a terminated name.
+    if unsafe { bytes(name) } == ENTRY_NAME.to_bytes() {
+        let entry: Entry = sql::on_new_connection;
+        // SAFETY: who asks under this name knows the function's type.
+        return Some(unsafe { std::mem::transmute::<Entry, unsafe extern "C" fn()>(entry) });
+    }
     base!(vfs, None, xGetSystemCall, name)
 }
 

@@ -234,7 +234,9 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_and_the_handle_is_of_no_use_any_more() {
-        let instance = instance::register(crate::api::Api::linked()).expect("registered");
+        let api = crate::api::Api::linked();
+        instance::register(api).expect("registered");
+        let instance = instance::find(Some(&api)).expect("ours");
         let asked = Asked { config: Config::default(), immutable: false };
         let mut memory = [0usize; size_of::<OurFile>() / size_of::<usize>()];
         let file = memory.as_mut_ptr().cast::<sqlite3_file>();

@@ -39,7 +39,7 @@ pub unsafe extern "C" fn on_new_connection(
 ///
 /// # Safety
 /// `db` is a connection of the instance's library; `error` is null or takes a message.
-pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: ErrorText) -> c_int {
+unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: ErrorText) -> c_int {
     // SAFETY: as the caller promises.
     let installed = unsafe { functions::install(instance, db).and_then(|()| tables::install(instance, db)) };
     match installed {
