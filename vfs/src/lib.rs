@@ -17,6 +17,9 @@
 //! attaches to the engine through `registry` at its first lock; `base` lets the engine reach the base file through the
 //! default VFS; `error` turns what goes wrong into SQLite's codes; `sql` is what can be asked in SQL.
 //!
+//! A cache that connections share (`cache=shared`) is served like any other: every call that reaches a file, those of the SQL
+//! functions included, comes from SQLite under that cache's mutex.
+//!
 //! Two limits come with the journal in memory (SQLite's own rules): VACUUM does not change the page size, and a backup into
 //! a database that has another page size is refused.
 #![deny(unsafe_code)]

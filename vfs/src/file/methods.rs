@@ -58,7 +58,7 @@ pub unsafe fn is_ours(file: *mut sqlite3_file) -> bool {
     !file.is_null() && std::ptr::eq(unsafe { (*file).pMethods }, &METHODS)
 }
 
-/// The connection behind a file, if it is ours.
+/// The connection behind a file, if it is ours: from calls that SQLite makes about that file, or about its journal.
 ///
 /// # Safety
 /// `file` is null or a `sqlite3_file`, and no method of it runs as long as the answer is used.

@@ -6,6 +6,7 @@ mod methods;
 mod pragma;
 mod sync;
 
+pub(crate) use control::{VISIT, Visit};
 pub(crate) use io::MOST_MMAP;
 pub use methods::{OurFile, conn_of, install, is_ours};
 

@@ -351,3 +351,39 @@ fn shared_cache() {
         assert_eq!(int(&site.open(), "SELECT sum(x) FROM t"), 6);
     });
 }
+
+#[test]
+fn a_shared_cache_used_by_several_threads_and_by_functions() {
+    on_both(|site| {
+        let uri = format!("{}&cache=shared", site.uri("app.db"));
+        open_uri(&uri, READ_WRITE).unwrap().execute_batch("CREATE TABLE t(x)").unwrap();
+        std::thread::scope(|scope| {
+            let work = |sql: &'static str| {
+                let uri = &uri;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let db = open_uri(uri, READ_WRITE).unwrap();
+                        for _ in 0..10 {
+                            match db.query_row(sql, (), |row| row.get::<_, rusqlite::types::Value>(0)) {
+                                Ok(_) => {}
+                                // A shared cache locks tables; its busy handler does not wait for those.
+                                Err(error) => assert!(
+                                    matches!(
+                                        code(&error) & 0xFF,
+                                        ffi::SQLITE_LOCKED | ffi::SQLITE_BUSY | ffi::SQLITE_ERROR
+                                    ),
+                                    "{sql}: {error}"
+                                ),
+                            }
+                        }
+                    }
+                });
+            };
+            work("INSERT INTO t VALUES (randomblob(5000)) RETURNING 1");
+            work("SELECT count(*) FROM t");
+            work("SELECT count(*) FROM nvlite_stat");
+            work("SELECT nvlite_checkpoint()");
+        });
+        check(&site.open());
+    });
+}
