@@ -3,7 +3,7 @@
 
 use crate::api::Entry;
 use crate::base::path_of;
-use crate::error::{Failure, Outcome, last, tell};
+use crate::error::{Failure, Outcome, forget, last, tell};
 use crate::file::{self, Conn, OurFile};
 use crate::instance::{ENTRY_NAME, Instance, NAME};
 use crate::registry::{self, Key};
@@ -52,6 +52,12 @@ fn guard<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(otherwise)
 }
 
+/// At the start of a call that may go on to the default VFS: what an earlier call left is not about this one.
+fn begin() {
+    nvlite_engine::store::forget_refusal();
+    forget();
+}
+
 /// Calls a member of the default VFS with itself as first argument; `$none` if it has no such member.
 macro_rules! base {
     ($vfs:ident, $none:expr, $method:ident $(, $argument:expr)*) => {{
@@ -76,7 +82,7 @@ unsafe extern "C" fn x_open(
     // SAFETY: SQLite gives memory of szOsFile bytes; null methods mean "not open" to it.
     unsafe { (*file).pMethods = std::ptr::null() };
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: called by SQLite with our VFS.
         let instance = unsafe { Instance::of(vfs) };
         // SAFETY: the name that SQLite gave.
@@ -231,7 +237,7 @@ unsafe fn bytes<'a>(name: *const c_char) -> &'a [u8] {
 
 unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: a terminated name.
         if names::is_journal_of_open(unsafe { bytes(name) }) {
             return SQLITE_OK;
@@ -242,7 +248,7 @@ unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: 
 
 unsafe extern "C" fn x_access(vfs: *mut sqlite3_vfs, name: *const c_char, flags: c_int, out: *mut c_int) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: a terminated name.
         if flags == SQLITE_ACCESS_EXISTS && names::is_our_journal(unsafe { bytes(name) }) {
             // SAFETY: SQLite waits for the answer there.
@@ -260,7 +266,7 @@ unsafe extern "C" fn x_full_pathname(
     out: *mut c_char,
 ) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         base!(vfs, SQLITE_CANTOPEN, xFullPathname, name, size, out)
     })
 }

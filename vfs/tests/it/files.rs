@@ -327,16 +327,21 @@ fn p14_a_base_that_was_replaced_is_not_served_from_the_old_region() {
 #[test]
 fn errors_can_be_asked_for() {
     let site = Site::new(Medium::File);
-    let uri = format!("file:{}?vfs=nvlite&medium=tape", site.path().display());
-    assert_eq!(refused(&uri), ffi::SQLITE_CANTOPEN);
     // SAFETY: a registered VFS, and as many bytes as are said.
-    let text = unsafe {
+    let last = || unsafe {
         let vfs = ffi::sqlite3_vfs_find(c"nvlite".as_ptr());
         let mut buffer = [0u8; 300];
         ((*vfs).xGetLastError.unwrap())(vfs, 300, buffer.as_mut_ptr().cast());
         std::ffi::CStr::from_bytes_until_nul(&buffer).unwrap().to_string_lossy().into_owned()
     };
+    let uri = format!("file:{}?vfs=nvlite&medium=tape", site.path().display());
+    assert_eq!(refused(&uri), ffi::SQLITE_CANTOPEN);
+    let text = last();
     assert!(text.contains("medium") && text.contains("tape") && text.contains("app.db"), "{text}");
+    // What the default VFS fails at next is not explained by that.
+    let missing = format!("file:{}?vfs=nvlite", site.file("missing/x.db").display());
+    assert_eq!(code(&open_uri(&missing, READ_WRITE).unwrap_err()) & 0xFF, ffi::SQLITE_CANTOPEN);
+    assert_eq!(last(), "");
 }
 
 #[test]
