@@ -2,7 +2,7 @@
 
 use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};
-use crate::base::{Error, Jci, MediumKind, Result};
+use crate::base::{Error, Jci, MediumKind, RegionId, Result};
 use crate::engine::Engine;
 pub use crate::inspect::{Inspection, LogInspection, inspect, inspect_region};
 use crate::keeper::Keeper;
@@ -181,6 +181,12 @@ impl Store {
     /// `CantOpen` if all slots are taken; `Full` if there is no room for one.
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         Session::new(self.clone())
+    }
+
+    /// The region's identity, which the mark in the base file names.
+    #[must_use]
+    pub fn region_id(&self) -> RegionId {
+        self.engine().id
     }
 
     /// The path of the base file's region, for messages.

@@ -3,6 +3,7 @@
 use crate::error::{Failure, Outcome};
 use crate::sys::SQLITE_CANTOPEN;
 use nvlite_engine::base::limits::{DEFAULT_REGION, MIN_REGION};
+use nvlite_engine::store::medium_name;
 use nvlite_engine::{MediumKind, Options};
 use std::path::PathBuf;
 
@@ -72,13 +73,12 @@ fn bad(parameter: &str, value: &str, right: &str) -> Failure {
 }
 
 fn parse_medium(value: &str) -> Outcome<Option<MediumKind>> {
-    Ok(match value.to_ascii_lowercase().as_str() {
-        "auto" => None,
-        "dax" => Some(MediumKind::Dax),
-        "file" => Some(MediumKind::File),
-        "ram" => Some(MediumKind::Ram),
-        _ => return Err(bad("medium", value, "auto, dax, file or ram")),
-    })
+    let word = value.to_ascii_lowercase();
+    let kind = [MediumKind::Dax, MediumKind::File, MediumKind::Ram].into_iter().find(|kind| medium_name(*kind) == word);
+    if kind.is_none() && word != "auto" {
+        return Err(bad("medium", value, "auto, dax, file or ram"));
+    }
+    Ok(kind)
 }
 
 fn parse_bool(value: &str) -> Option<bool> {

@@ -41,7 +41,7 @@ mod sys;
 mod vfs;
 
 pub use load::load;
-pub use open::{Medium, OpenOptions, open};
+pub use open::{Medium, OpenOptions, open, uri_path};
 
 /// Registers the VFS `nvlite` in the SQLite that is linked into this program, and its SQL functions on every connection
 /// opened from then on. Idempotent.
