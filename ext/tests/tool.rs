@@ -172,6 +172,26 @@ fn export_of_a_live_database_is_a_stock_copy() {
 }
 
 #[test]
+fn the_side_files_are_found_where_the_vfs_puts_them() {
+    use std::os::unix::ffi::OsStringExt;
+    let (dir, side) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let name = std::ffi::OsString::from_vec(b"caf\xE9.db".to_vec());
+    let path = dir.path().join(&name);
+    let live = OpenOptions::new().region("16MiB").region_dir(side.path()).open(&path).unwrap();
+    live.execute_batch("CREATE TABLE t(x)").unwrap();
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for name in [&path, &link] {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_nvlite"));
+        let tool = tool.args(["status", "--json", "--db"]).arg(name).env("NVLITE_REGION_DIR", side.path());
+        let status: Value = serde_json::from_slice(&tool.output().unwrap().stdout).unwrap();
+        assert_eq!(status["open"], Value::from(true), "{status}");
+        assert!(status["stat"]["commits"].as_u64() > Some(0), "{status}");
+    }
+}
+
+
+#[test]
 fn usage_and_environment_are_status_2() {
     assert_eq!(nvlite(&[]).0, 2);
     assert_eq!(nvlite(&["status"]).0, 2);

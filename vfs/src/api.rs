@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use crate::sys::*;
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_uchar, c_void};
+use std::os::unix::ffi::OsStrExt;
 
 /// Oldest SQLite that is supported: 3.37.0. All members used below exist since then.
 pub const MIN_VERSION: c_int = 3_037_000;
@@ -137,11 +138,11 @@ impl Api {
     /// # Safety
     /// `name` is the very pointer that xOpen received.
     #[must_use]
-    pub unsafe fn parameter(&self, name: sqlite3_filename, key: &CStr) -> Option<String> {
+    pub unsafe fn parameter(&self, name: sqlite3_filename, key: &CStr) -> Option<OsString> {
         // SAFETY: as the caller promises; the answer is null or a terminated string that lives as long as `name`.
         unsafe {
             let value = (self.uri_parameter)(name, key.as_ptr());
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(value).to_bytes()).to_owned())
         }
     }
 }

@@ -5,7 +5,14 @@ use crate::sys::SQLITE_CANTOPEN;
 use nvlite_engine::base::limits::{DEFAULT_REGION, MIN_REGION};
 use nvlite_engine::store::medium_name;
 use nvlite_engine::{MediumKind, Options};
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// The value of a parameter in the environment, `NVLITE_<NAME>`; an empty one is none.
+#[must_use]
+pub fn environment(parameter: &str) -> Option<OsString> {
+    std::env::var_os(format!("NVLITE_{}", parameter.to_ascii_uppercase())).filter(|value| !value.is_empty())
+}
 
 /// What a connection asks for. `None` is "not said".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,12 +34,9 @@ impl Config {
     ///
     /// # Errors
     /// A value that cannot be understood: the message names parameter, value and what would be right.
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Outcome<Config> {
-        let get = |name: &str| {
-            get(name)
-                .or_else(|| std::env::var(format!("NVLITE_{}", name.to_ascii_uppercase())).ok())
-                .filter(|value| !value.is_empty())
-        };
+    pub fn read(get: impl Fn(&str) -> Option<OsString>) -> Outcome<Config> {
+        let path = |name: &str| get(name).or_else(|| environment(name)).filter(|value| !value.is_empty());
+        let get = |name: &str| path(name).map(|value| value.to_string_lossy().into_owned());
         let mut config = Config::default();
         if let Some(value) = get("medium") {
             config.medium = parse_medium(&value)?;
@@ -41,7 +45,7 @@ impl Config {
             let size = parse_size(&value).filter(|size| *size >= MIN_REGION);
             config.region = Some(size.ok_or_else(|| bad("region", &value, "a size of at least 1MiB, such as 64MiB"))?);
         }
-        config.region_dir = get("region_dir").map(PathBuf::from);
+        config.region_dir = path("region_dir").map(PathBuf::from);
         if let Some(value) = get("keep_region") {
             config.keep_region = parse_bool(&value).ok_or_else(|| bad("keep_region", &value, "0 or 1"))?;
         }
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Outcome<Config> {
-        Config::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned()))
+        Config::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.into()))
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Instance {
         let Some(patterns) = &self.only else { return true };
         // SAFETY: as the caller promises.
         unsafe {
-            self.api.parameter(name, c"vfs").is_some_and(|vfs| vfs.as_bytes() == NAME.to_bytes())
+            self.api.parameter(name, c"vfs").is_some_and(|vfs| vfs.as_encoded_bytes() == NAME.to_bytes())
                 || name_matches(patterns, &CStr::from_ptr(name).to_string_lossy())
         }
     }

@@ -40,6 +40,7 @@ mod sql;
 mod sys;
 mod vfs;
 
+pub use config::environment;
 pub use load::load;
 pub use open::{Medium, OpenOptions, open, uri_path};
 

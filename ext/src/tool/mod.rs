@@ -39,7 +39,7 @@ struct Target {
     /// The database file.
     #[arg(long, value_name = "PATH")]
     db: PathBuf,
-    /// Where its side files are, if not beside it.
+    /// Where its side files are, if not beside it (else as NVLITE_REGION_DIR says).
     #[arg(long, value_name = "DIR")]
     region_dir: Option<PathBuf>,
     /// Answer in JSON.
