@@ -87,8 +87,42 @@ fn verify_names_a_missing_region() {
     }
     let (code, text) = nvlite(&["verify", "--db", &db]);
     assert_eq!(code, 1, "{text}");
-    assert_eq!(id.len(), 32);
+    assert!(id.len() == 32 && text.contains(&id) && text.contains("app.db-nvlite"), "{text}");
 }
+
+#[test]
+fn verify_of_what_cannot_be_looked_at_is_status_2() {
+    let (dir, path, db) = site();
+    // Another's exclusive lock: ten seconds of patience, then nothing is known.
+    let stock = Connection::open(&path).unwrap();
+    stock.execute_batch("CREATE TABLE t(x); BEGIN EXCLUSIVE").unwrap();
+    let (code, text) = nvlite(&["verify", "--db", &db]);
+    assert!(code == 2 && text.contains("locked"), "{code} {text}");
+    drop(stock);
+    std::fs::remove_file(&path).unwrap();
+    // A mapping that is not to be seen from here, as in another container.
+    let live = filled(&path);
+    let id = json(&["status", "--db", &db, "--json"]).1["region"].as_str().unwrap().to_owned();
+    let hidden = |hide: bool| {
+        for place in ["/dev/shm".as_ref(), dir.path()] {
+            for entry in std::fs::read_dir(place).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                if name.contains(&id) && name.ends_with(".hidden") != hide {
+                    let to = if hide { name + ".hidden" } else { name.replace(".hidden", "") };
+                    std::fs::rename(entry.path(), place.join(to)).unwrap();
+                }
+            }
+        }
+    };
+    hidden(true);
+    let (code, text) = nvlite(&["verify", "--db", &db]);
+    hidden(false);
+    assert!(code == 2 && text.contains("shared mapping") && text.contains("app.db"), "{code} {text}");
+    assert_eq!(nvlite(&["verify", "--db", &db]).0, 0);
+    drop(live);
+}
+
 
 #[test]
 fn status_of_what_nobody_has_open_says_what_the_next_open_will_do() {
