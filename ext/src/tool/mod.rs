@@ -30,7 +30,8 @@ enum Action {
     Verify(Target),
     /// Write a stock SQLite copy of one snapshot of a database, which may be in use.
     #[command(
-        after_help = "The copy appears under its name when it is complete and on the disk, never before.\n\n\
+        after_help = "The copy is checked (PRAGMA integrity_check) and appears under its name when it is complete and on \
+        the disk, never before. Exit status 1 if the check finds something.\n\n\
         Example:\n  nvlite export --db app.db --to /backup/app.db"
     )]
     Export(export::Export),
