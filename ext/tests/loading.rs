@@ -63,6 +63,19 @@ fn the_sqlite3_program_loads_it() {
     stock_is_complete(dir.path(), &db, 3);
 }
 
+#[test]
+fn under_another_name_it_wants_its_entry_point_named() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let other = dir.path().join("other.so");
+    std::fs::copy(library(), &other).unwrap();
+    let script = |entry: &str| format!(".load {} {entry}\nSELECT nvlite_version();\n", other.display());
+    assert!(sqlite3(&script("")).contains("sqlite3_other_init"));
+    assert_eq!(sqlite3(&script("sqlite3_nvlite_init")), format!("{}\n", env!("CARGO_PKG_VERSION")));
+}
+
 fn stock_is_complete(dir: &Path, db: &Path, sum: i64) {
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1, "no side files");
     let view = Connection::open(db).unwrap();
