@@ -302,7 +302,7 @@ fn a_marked_file_that_may_only_be_read_is_an_error_with_a_reason() {
     let copied = script.replace("LIBRARY", &site.shm.path().join("libnvlite.so").display().to_string());
     let Some(text) = as_nobody(&site, "file::memory:", &copied) else { return };
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() == 2 && lines[0] == "14", "SQLITE_CANTOPEN, told once: {text}");
+    assert!(lines.len() == 2 && lines[0] == "14", "SQLITE_CANTOPEN, and one reason for it: {text}");
     let region = site.dir.path().join("app.db-nvlite");
     assert!(lines[1].starts_with("14 nvlite: ") && lines[1].contains(&region.display().to_string()), "{text}");
     assert!(lines[1].contains("Permission denied"), "{text}");
