@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use nvlite_vfs::{OpenOptions, uri_path};
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
@@ -84,7 +85,7 @@ impl Instance {
     /// Gives `system` a copy of the database `source` under `dir`.
     pub fn create(system: System, source: &Path, dir: &Path, job: &Job) -> Result<Self> {
         let file = dir.join(format!("{}.db", system.name()));
-        let path = escape(&file);
+        let path = uri_path(&file);
         let mut instance = Self {
             system,
             queue: None,
@@ -99,7 +100,7 @@ impl Instance {
             System::Nvlite => {
                 nvlite_vfs::register().during("registering nvlite")?;
                 instance.copy_file()?;
-                instance.uri = format!("file:{path}?vfs=nvlite&{}", nvlite_parameters(job));
+                instance.uri = nvlite_options(job).uri(&instance.file);
             }
             System::WalFair => {
                 instance.queue = Some(WriteLock::default());
@@ -201,37 +202,17 @@ fn fill(source: &Path, target: &mut Connection) -> Result<()> {
     copy(target).during("copying the load into memory")
 }
 
-fn nvlite_parameters(job: &Job) -> String {
-    let medium = match job.medium {
-        Medium::Ram => "ram",
-        Medium::File => "file",
-    };
-    let region = job.region.as_ref().map(|size| format!("&region={size}")).unwrap_or_default();
-    format!("medium={medium}{region}")
-}
-
-/// A path as part of a URI.
-fn escape(path: &Path) -> String {
-    let special = |c: char| matches!(c, '%' | '?' | '#');
-    let text = path.to_string_lossy();
-    text.chars().fold(String::new(), |mut out, c| {
-        if special(c) {
-            out.push_str(&format!("%{:02x}", u32::from(c)));
-        } else {
-            out.push(c);
-        }
-        out
-    })
+fn nvlite_options(job: &Job) -> OpenOptions {
+    let options = OpenOptions::new().medium(match job.medium {
+        Medium::Ram => nvlite_vfs::Medium::Ram,
+        Medium::File => nvlite_vfs::Medium::File,
+    });
+    job.region.iter().fold(options, |options, size| options.region(size.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_survive_in_a_uri() {
-        assert_eq!(escape(Path::new("/a b/50%?#x")), "/a b/50%25%3f%23x");
-    }
 
     #[test]
     fn names_on_the_command_line_and_in_reports_agree() {

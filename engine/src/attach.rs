@@ -166,15 +166,15 @@ fn open_region(files: &SideFiles, kind: MediumKind) -> Result<Region> {
     })
 }
 
-fn open_cold(files: &SideFiles) -> Result<Arc<dyn Disk>> {
+/// The cold file, and whether it was made: the log will name blocks of it, so its name has to be synced first.
+fn open_cold(files: &SideFiles) -> Result<(Arc<dyn Disk>, bool)> {
     match FileDisk::open(&files.cold) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let disk = FileDisk::create(&files.cold)?;
             disk.same_access(&files.base)?;
-            sync_dir(&files.dir)?; // the log will name blocks of it
-            Ok(Arc::new(disk))
+            Ok((Arc::new(disk), true))
         }
-        other => Ok(Arc::new(other?)),
+        other => Ok((Arc::new(other?), false)),
     }
 }
 
@@ -291,7 +291,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
     if nonce != superblock.nonce {
         return Err(unreachable("is another one (its nonce differs)"));
     }
-    let cold = open_cold(files)?;
+    let (cold, _) = open_cold(files)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::join(parts, &superblock)?;
     engine.shared.check()?;
@@ -346,7 +346,10 @@ fn first(
         (None, None) => adopt(base, options, files, handle)?,
     };
     let Start { superblock, beside, adopted } = start;
-    let Beside { region, cold, segment, path, nonce } = beside;
+    let Beside { region, cold, cold_is_new, segment, path, nonce } = beside;
+    if cold_is_new && !adopted {
+        sync_dir(&files.dir)?; // an adoption has synced all that it made
+    }
     let mapping_len = segment.len();
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::first(parts, |s, places| {
@@ -377,6 +380,7 @@ struct Start {
 struct Beside {
     region: Region,
     cold: Arc<dyn Disk>,
+    cold_is_new: bool,
     segment: Segment,
     path: PathBuf,
     nonce: [u8; 16],
@@ -386,9 +390,9 @@ impl Beside {
     /// Opens the region that `superblock` is of, and makes a new mapping.
     fn open(files: &SideFiles, superblock: &Superblock) -> Result<Beside> {
         let region = open_region(files, superblock.medium)?;
-        let cold = open_cold(files)?;
+        let (cold, cold_is_new) = open_cold(files)?;
         let New { segment, path, nonce } = mapping::create(files, superblock)?;
-        Ok(Beside { region, cold, segment, path, nonce })
+        Ok(Beside { region, cold, cold_is_new, segment, path, nonce })
     }
 }
 

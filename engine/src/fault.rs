@@ -278,7 +278,9 @@ impl Engine {
     pub fn no_room(&self, what: &'static str) -> Error {
         let (present, most) = (self.shared.head().blocks_present.load(R), self.pages.geo().layout.max_blocks);
         let tier = match present < most {
-            true => format!("the fast tier has no room for more than {present} of its {most} blocks, and those are"),
+            true => format!(
+                "no space left on device for more than {present} of the {most} blocks of the fast tier, and those are"
+            ),
             false => format!("the fast tier of {most} blocks is"),
         };
         let oldest = self.shared.slots().oldest_pin();

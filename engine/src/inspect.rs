@@ -1,5 +1,6 @@
 //! A region looked at from outside, without attaching and without writing: what the next open would find and do.
 
+use crate::attach::SideFiles;
 use crate::base::checksum::seed;
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
 use crate::engine::Region;
@@ -10,8 +11,9 @@ use crate::format::layout::Layout;
 use crate::format::superblock::Superblock;
 use crate::medium::FileDisk;
 use crate::recovery::read_log;
+use crate::shm::anyone_attached;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a region says of itself.
@@ -50,6 +52,20 @@ pub struct LogInspection {
     pub entries: u64,
     /// Pages whose place is a block of the fast tier that survives (`dax`, `ram`).
     pub durable_pages: u64,
+}
+
+/// Where the region of a database is, if it has one.
+#[must_use]
+pub fn region_path(base: &Path, region_dir: Option<&Path>) -> PathBuf {
+    SideFiles::of(base, region_dir).region
+}
+
+/// Whether a process is attached to the region file `path`.
+///
+/// # Errors
+/// It cannot be read, or its locks cannot be asked for.
+pub fn is_attached(path: &Path) -> Result<bool> {
+    anyone_attached(FileDisk::open_read_only(path)?.file()).map_err(|error| Error::io(path, "ask for locks on", error))
 }
 
 /// Looks at the region file `path`; `None` if it is empty. Nobody is attached to it, or the log is in motion.

@@ -2,9 +2,9 @@
 
 use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};
-use crate::base::{Error, Jci, MediumKind, Result};
+use crate::base::{Error, Jci, MediumKind, RegionId, Result};
 use crate::engine::Engine;
-pub use crate::inspect::{Inspection, LogInspection, inspect, inspect_region};
+pub use crate::inspect::{Inspection, LogInspection, inspect, inspect_region, is_attached, region_path};
 use crate::keeper::Keeper;
 use crate::medium::BaseOpener;
 use crate::refusal;
@@ -86,6 +86,13 @@ pub struct Store {
 }
 
 impl Store {
+    /// Lets a region that failed go on. For the simulator, which plays the death of a process by unwinding: to the engine that
+    /// is a defect in the middle of a change.
+    #[doc(hidden)]
+    pub fn forget_failure(&self) {
+        self.engine().shared.head().failed.store(0, crate::base::sync::Ordering::SeqCst);
+    }
+
     /// Attaches: recovers the region if nobody is attached, adopts a stock base file if it is unmarked.
     ///
     /// # Errors
@@ -188,6 +195,12 @@ impl Store {
     /// `CantOpen` if all slots are taken; `Full` if there is no room for one.
     pub fn session(self: &Arc<Self>) -> Result<Session> {
         Session::new(self.clone())
+    }
+
+    /// The region's identity, which the mark in the base file names.
+    #[must_use]
+    pub fn region_id(&self) -> RegionId {
+        self.engine().id
     }
 
     /// The path of the base file's region, for messages.

@@ -6,7 +6,7 @@
 mod needs;
 
 use rusqlite::Connection;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
@@ -61,6 +61,19 @@ fn the_sqlite3_program_loads_it() {
     );
     assert_eq!(sqlite3(&script), format!("3\n{}\nmemory\nnvlite/unix\n1\nok\n", env!("CARGO_PKG_VERSION")));
     stock_is_complete(dir.path(), &db, 3);
+}
+
+#[test]
+fn under_another_name_it_wants_its_entry_point_named() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let other = dir.path().join("other.so");
+    std::fs::copy(library(), &other).unwrap();
+    let script = |entry: &str| format!(".load {} {entry}\nSELECT nvlite_version();\n", other.display());
+    assert!(sqlite3(&script("")).contains("sqlite3_other_init"));
+    assert_eq!(sqlite3(&script("sqlite3_nvlite_init")), format!("{}\n", env!("CARGO_PKG_VERSION")));
 }
 
 fn stock_is_complete(dir: &Path, db: &Path, sum: i64) {
@@ -141,6 +154,130 @@ fn the_environment_sets_parameters_and_the_uri_wins() {
     };
     assert!(shell("a.db?vfs=nvlite", "tape").contains("unable to open"), "a bad value in the environment");
     assert_eq!(shell("b.db?vfs=nvlite&medium=file", "tape"), "");
+}
+
+/// What `sqlite3` prints with these variables, of a database `name` in `dir`.
+fn with_environment(dir: &Path, name: &str, environment: &[(&str, &str)], script: &str) -> String {
+    let uri = format!("{}/{name}{}", dir.display(), if name.contains('?') { "" } else { "?vfs=nvlite" });
+    let script = format!(".load {}\n.open file:{uri}\n{script}", load());
+    run(Command::new(SQLITE3).arg("-batch").envs(environment.iter().copied()), &script)
+}
+
+#[test]
+fn the_environment_sets_the_budget() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let blocks = |name: &str, region: &str| {
+        let script = "CREATE TABLE t(x);\nSELECT value FROM nvlite_stat WHERE name='blocks_max';\n";
+        with_environment(dir.path(), name, &[("NVLITE_REGION", region)], script).trim().parse::<u64>().unwrap()
+    };
+    let (small, large) = (blocks("a.db", "8MiB"), blocks("b.db", "32MiB"));
+    assert!((1024..=2048).contains(&small) && (4096..=8192).contains(&large), "{small} {large} blocks of 4 KiB");
+    assert_eq!(blocks("c.db?vfs=nvlite&region=32MiB", "8MiB"), large, "the URI wins");
+    assert!(
+        with_environment(dir.path(), "d.db", &[("NVLITE_REGION", "much")], "CREATE TABLE t(x);\n").contains("unable")
+    );
+}
+
+#[test]
+fn the_environment_sets_the_place_of_the_side_files_and_keeps_them() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let (dir, side) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let names = |dir: &TempDir| {
+        let entries = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let place = ("NVLITE_REGION_DIR", side.path().to_str().unwrap());
+    let kept = [place, ("NVLITE_KEEP_REGION", "1")];
+    assert_eq!(with_environment(dir.path(), "x.db", &kept, "CREATE TABLE t(x);\nINSERT INTO t VALUES (3);\n"), "");
+    assert_eq!(names(&dir), ["x.db"]);
+    assert!(names(&side).contains(&"x.db-nvlite".to_owned()), "{:?}", names(&side));
+    let refused = Connection::open(dir.path().join("x.db")).unwrap().execute_batch("SELECT * FROM t").unwrap_err();
+    assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::NotADatabase));
+    assert_eq!(with_environment(dir.path(), "x.db", &[place], "INSERT INTO t VALUES (4);\n"), "");
+    assert_eq!(names(&side), Vec::<String>::new());
+    stock_is_complete(dir.path(), &dir.path().join("x.db"), 7);
+}
+
+#[test]
+fn the_environment_sets_the_reply_about_the_journal() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let asked = |reply: &[(&str, &str)]| with_environment(dir.path(), "x.db", reply, "PRAGMA journal_mode=DELETE;\n");
+    assert_eq!(asked(&[("NVLITE_JOURNAL_MODE_REPLY", "wal")]), "wal\n");
+    assert_eq!(asked(&[("NVLITE_JOURNAL_MODE_REPLY", "memory")]), "memory\n");
+    assert_eq!(asked(&[]), "memory\n");
+}
+
+#[test]
+fn a_second_copy_under_another_path_is_served_by_the_first() {
+    if !needs::program(PYTHON) {
+        return;
+    }
+    // After sqlite3_shutdown, too: the first copy's VFS is still there then, but its automatic extension is gone.
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join("copy/libnvlite.so");
+    std::fs::create_dir(copy.parent().unwrap()).unwrap();
+    std::fs::copy(library(), &copy).unwrap();
+    let script = format!(
+        "import ctypes,sqlite3\nlib=ctypes.CDLL('libsqlite3.so.0')\n\
+         def load(path):\n  d=sqlite3.connect(':memory:'); d.enable_load_extension(True); d.load_extension(path)\n  \
+         print(d.execute('SELECT count(nvlite_version())').fetchone()[0],end=' '); d.close()\n\
+         def use():\n  d=sqlite3.connect('file:{dir}/x.db?vfs=nvlite',uri=True)\n  d.execute('CREATE TABLE IF NOT EXISTS t(x)')\n  \
+         d.execute('INSERT INTO t VALUES (1)')\n  d.commit()\n  d.execute('SELECT nvlite_version()')\n  \
+         mmap=d.execute('PRAGMA mmap_size').fetchone()[0]>0\n  stat=d.execute('SELECT count(*)>3 FROM nvlite_stat').fetchone()[0]\n  \
+         print(d.execute('SELECT count(*) FROM t').fetchone()[0],mmap,stat); d.close()\n\
+         def again():\n  assert lib.sqlite3_shutdown()==0\n  assert lib.sqlite3_initialize()==0\n\
+         load({first:?}); use(); load({copy:?}); use()\nagain(); load({copy:?}); use(); load({first:?}); use()\n\
+         again(); load({first:?}); load({copy:?}); use()\n",
+        dir = dir.path().display(),
+        first = library(),
+    );
+    assert_eq!(python(&script), "1 1 True 1\n1 2 True 1\n1 3 True 1\n1 4 True 1\n1 1 5 True 1\n");
+}
+
+#[test]
+fn another_process_is_an_external_reader() {
+    if !needs::program(PYTHON) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let db = nvlite_vfs::open(&path).unwrap();
+    db.execute_batch("CREATE TABLE t(x)").unwrap();
+    let external = || {
+        let (mut reader, op) = (-1i32, libsqlite3_sys::SQLITE_FCNTL_EXTERNAL_READER);
+        // SAFETY: an open connection, and an int as the operation documents it.
+        let code = unsafe {
+            libsqlite3_sys::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, (&raw mut reader).cast())
+        };
+        assert_eq!(code, libsqlite3_sys::SQLITE_OK);
+        reader
+    };
+    assert_eq!(external(), 0);
+    let script = format!(
+        "import sqlite3,sys\nl=sqlite3.connect(':memory:'); l.enable_load_extension(True); l.load_extension({:?})\n\
+         d=sqlite3.connect('file:{}?vfs=nvlite',uri=True)\nprint(d.execute('SELECT count(*) FROM t').fetchone()[0],flush=True)\n\
+         sys.stdin.readline(); d.close()\n",
+        load(),
+        path.display()
+    );
+    let mut second =
+        Command::new(PYTHON).arg("-c").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(second.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!((line.as_str(), external()), ("0\n", 1));
+    drop(second.stdin.take());
+    assert!(second.wait().unwrap().success());
+    assert_eq!(external(), 0);
 }
 
 #[test]

@@ -286,8 +286,24 @@ fn a_marked_file_that_may_only_be_read_is_an_error_with_a_reason() {
     for entry in std::fs::read_dir(site.dir.path()).unwrap() {
         std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(0o644)).unwrap();
     }
-    let script =
-        "try: print(d.execute('SELECT count(*) FROM t').fetchone())\nexcept sqlite3.OperationalError as e: print(e)\n";
-    let Some(text) = as_nobody(&site, &uri, script) else { return };
-    assert!(text.contains("readonly") || text.contains("unable to open"), "{text}");
+    // SQLite's error log, which wants to be set before SQLite is initialised.
+    let script = format!(
+        "d.close(); l.close()\nimport ctypes\nlib=ctypes.CDLL('libsqlite3.so.0'); lib.sqlite3_shutdown()\nlog=[]\n\
+         C=ctypes.CFUNCTYPE(None,ctypes.c_void_p,ctypes.c_int,ctypes.c_char_p)\n\
+         tell=C(lambda p,code,text: log.append((code,text.decode())))\n\
+         assert lib.sqlite3_config(16,tell,None)==0; lib.sqlite3_initialize()\n\
+         l=sqlite3.connect(':memory:'); l.enable_load_extension(True); l.load_extension('LIBRARY')\n\
+         d=sqlite3.connect({uri:?},uri=True,isolation_level=None)\n\
+         try: print(d.execute('SELECT count(*) FROM t').fetchone())\n\
+         except sqlite3.OperationalError as e: print(e.sqlite_errorcode)\n\
+         ours=[line for line in log if line[1].startswith('nvlite: ')]\n\
+         for code,text in sorted(set(ours)): print(code,text)\n",
+    );
+    let copied = script.replace("LIBRARY", &site.shm.path().join("libnvlite.so").display().to_string());
+    let Some(text) = as_nobody(&site, "file::memory:", &copied) else { return };
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines[0] == "14", "SQLITE_CANTOPEN, and one reason for it: {text}");
+    let region = site.dir.path().join("app.db-nvlite");
+    assert!(lines[1].starts_with("14 nvlite: ") && lines[1].contains(&region.display().to_string()), "{text}");
+    assert!(lines[1].contains("Permission denied"), "{text}");
 }

@@ -4,6 +4,7 @@
 use nvlite_vfs::{Medium, OpenOptions};
 use rusqlite::Connection;
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -87,7 +88,59 @@ fn verify_names_a_missing_region() {
     }
     let (code, text) = nvlite(&["verify", "--db", &db]);
     assert_eq!(code, 1, "{text}");
-    assert_eq!(id.len(), 32);
+    assert!(id.len() == 32 && text.contains(&id) && text.contains("app.db-nvlite"), "{text}");
+}
+
+#[test]
+fn verify_of_what_cannot_be_looked_at_is_status_2() {
+    let (dir, path, db) = site();
+    // Another's exclusive lock: ten seconds of patience, then nothing is known.
+    let stock = Connection::open(&path).unwrap();
+    stock.execute_batch("CREATE TABLE t(x); BEGIN EXCLUSIVE").unwrap();
+    let (code, text) = nvlite(&["verify", "--db", &db]);
+    assert!(code == 2 && text.contains("locked"), "{code} {text}");
+    drop(stock);
+    std::fs::remove_file(&path).unwrap();
+    // A mapping that is not to be seen from here, as in another container.
+    let live = filled(&path);
+    let id = json(&["status", "--db", &db, "--json"]).1["region"].as_str().unwrap().to_owned();
+    let hidden = |hide: bool| {
+        for place in ["/dev/shm".as_ref(), dir.path()] {
+            for entry in std::fs::read_dir(place).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                if name.contains(&id) && name.ends_with(".hidden") != hide {
+                    let to = if hide { name + ".hidden" } else { name.replace(".hidden", "") };
+                    std::fs::rename(entry.path(), place.join(to)).unwrap();
+                }
+            }
+        }
+    };
+    hidden(true);
+    let (code, text) = nvlite(&["verify", "--db", &db]);
+    hidden(false);
+    assert!(code == 2 && text.contains("shared mapping") && text.contains("app.db"), "{code} {text}");
+    assert_eq!(nvlite(&["verify", "--db", &db]).0, 0);
+    drop(live);
+}
+
+#[test]
+fn the_side_files_are_found_where_the_vfs_puts_them() {
+    use std::os::unix::ffi::OsStringExt;
+    let (dir, side) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let name = std::ffi::OsString::from_vec(b"caf\xE9.db".to_vec());
+    let path = dir.path().join(&name);
+    let live = OpenOptions::new().region("16MiB").region_dir(side.path()).open(&path).unwrap();
+    live.execute_batch("CREATE TABLE t(x)").unwrap();
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for name in [&path, &link] {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_nvlite"));
+        let tool = tool.args(["status", "--json", "--db"]).arg(name).env("NVLITE_REGION_DIR", side.path());
+        let status: Value = serde_json::from_slice(&tool.output().unwrap().stdout).unwrap();
+        assert_eq!(status["open"], Value::from(true), "{status}");
+        assert!(status["stat"]["commits"].as_u64() > Some(0), "{status}");
+    }
 }
 
 #[test]
@@ -169,6 +222,67 @@ fn export_of_a_live_database_is_a_stock_copy() {
     let names: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(!names.iter().any(|name| name.ends_with(".part")), "{names:?}");
+}
+
+#[test]
+fn export_replaces_nothing_that_somebody_needs() {
+    let (dir, path, db) = site();
+    let live = filled(&path);
+    let copy = dir.path().join("copy.db");
+    let to = copy.display().to_string();
+    // Not by reading it: closing a file drops the locks that this process has on it.
+    let state =
+        |path: &Path| std::fs::metadata(path).ok().map(|data| (data.ino(), data.len(), data.modified().unwrap()));
+    let refused = |to: &Path, why: &str| {
+        let before = state(to);
+        let (code, text) = nvlite(&["export", "--db", &db, "--to", to.to_str().unwrap(), "--force"]);
+        assert!(code == 2 && text.contains(why), "{code} {text}");
+        assert_eq!(state(to), before, "{why}: it is as it was");
+    };
+    refused(&path, "the database itself");
+    let link = dir.path().join("link.db");
+    std::fs::hard_link(&path, &link).unwrap();
+    refused(&link, "the database itself");
+    std::fs::remove_file(&link).unwrap();
+    let other = dir.path().join("other.db");
+    let kept = OpenOptions::new().keep_region(true).open(&other).unwrap();
+    kept.execute_batch("CREATE TABLE precious(x)").unwrap();
+    refused(&other, "database of nvlite");
+    drop(kept);
+    refused(&other, "database of nvlite");
+    // What SQLite would apply to the copy.
+    let writer = Connection::open(&copy).unwrap();
+    writer.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE w(x)").unwrap();
+    refused(&copy, "copy.db-wal");
+    drop(writer);
+    std::fs::remove_file(&copy).unwrap();
+    std::fs::write(dir.path().join("copy.db-journal"), "anything").unwrap();
+    refused(&copy, "copy.db-journal");
+    std::fs::remove_file(dir.path().join("copy.db-journal")).unwrap();
+    // A stock database in the middle of a transaction, and afterwards.
+    let reader = Connection::open(&copy).unwrap();
+    reader.execute_batch("CREATE TABLE r(x); BEGIN; SELECT * FROM r").unwrap();
+    refused(&copy, "another program uses");
+    reader.execute_batch("COMMIT").unwrap();
+    refused(dir.path(), "not a file");
+    assert_eq!(nvlite(&["export", "--db", &db, "--to", &to, "--force"]).0, 0);
+    assert_eq!(Connection::open(&copy).unwrap().query_row("SELECT count(*) FROM t", (), |row| row.get(0)), Ok(500));
+    drop(live);
+}
+
+#[test]
+fn export_checks_the_copy() {
+    let (dir, path, db) = site();
+    drop(filled(&path));
+    let mut bytes = std::fs::read(&path).unwrap();
+    // A cell pointer of the table's first page that points into its header.
+    bytes[4096 + 8..4096 + 12].copy_from_slice(&[0, 1, 0, 1]);
+    std::fs::write(&path, &bytes).unwrap();
+    let copy = dir.path().join("copy.db");
+    let (code, text) = nvlite(&["export", "--db", &db, "--to", copy.to_str().unwrap()]);
+    assert!(code == 1 && text.contains("fails its check"), "{code} {text}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["app.db"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../../fuzz/src/lib.rs"]
 mod parsers;
 
+use nvlite_engine::base::limits::MAX_REGION;
 use nvlite_engine::base::{Incarnation, Jci, MediumKind, PageNo, RegionId};
 use nvlite_engine::format::journal::{Change, HEADER, Header, Packer, groups};
 use nvlite_engine::format::mark;
@@ -187,7 +188,7 @@ fn regions_that_are_too_short_are_refused() {
     let mut left = histories()[1].left.clone();
     for at in [0, SIZE] {
         let mut copy = Superblock::decode(&left.region[at..at + SIZE]).expect("undamaged");
-        copy.budget = 1 << 46;
+        copy.budget = MAX_REGION;
         left.region[at..at + SIZE].copy_from_slice(&copy.encode());
     }
     let found = inspect_region(&left.region_from_outside()).expect("reads").expect("there");

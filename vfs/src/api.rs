@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use crate::sys::*;
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_uchar, c_void};
+use std::os::unix::ffi::OsStrExt;
 
 /// Oldest SQLite that is supported: 3.37.0. All members used below exist since then.
 pub const MIN_VERSION: c_int = 3_037_000;
@@ -15,7 +16,8 @@ type Callback = Option<unsafe extern "C" fn(*mut c_void, c_int, *mut *mut c_char
 type Function = Option<unsafe extern "C" fn(*mut sqlite3_context, c_int, *mut *mut sqlite3_value)>;
 type Final = Option<unsafe extern "C" fn(*mut sqlite3_context)>;
 type Destroy = Option<unsafe extern "C" fn(*mut c_void)>;
-type Entry = Option<unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> c_int>;
+/// What SQLite calls when it loads an extension, and an automatic one for every new connection.
+pub type Entry = unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> c_int;
 
 /// Each line: the member, its place in `sqlite3_api_routines` (which only ever grows at its end), its symbol, its type.
 macro_rules! api {
@@ -72,7 +74,7 @@ macro_rules! api {
 }
 
 api! {
-    auto_extension 192 sqlite3_auto_extension unsafe extern "C" fn(Entry) -> c_int;
+    auto_extension 192 sqlite3_auto_extension unsafe extern "C" fn(Option<Entry>) -> c_int;
     busy_timeout 14 sqlite3_busy_timeout unsafe extern "C" fn(*mut sqlite3, c_int) -> c_int;
     close 16 sqlite3_close unsafe extern "C" fn(*mut sqlite3) -> c_int;
     context_db_handle 149 sqlite3_context_db_handle unsafe extern "C" fn(*mut sqlite3_context) -> *mut sqlite3;
@@ -136,11 +138,11 @@ impl Api {
     /// # Safety
     /// `name` is the very pointer that xOpen received.
     #[must_use]
-    pub unsafe fn parameter(&self, name: sqlite3_filename, key: &CStr) -> Option<String> {
+    pub unsafe fn parameter(&self, name: sqlite3_filename, key: &CStr) -> Option<OsString> {
         // SAFETY: as the caller promises; the answer is null or a terminated string that lives as long as `name`.
         unsafe {
             let value = (self.uri_parameter)(name, key.as_ptr());
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(value).to_bytes()).to_owned())
         }
     }
 }

@@ -3,8 +3,16 @@
 use crate::error::{Failure, Outcome};
 use crate::sys::SQLITE_CANTOPEN;
 use nvlite_engine::base::limits::{DEFAULT_REGION, MAX_REGION, MIN_REGION};
+use nvlite_engine::store::medium_name;
 use nvlite_engine::{MediumKind, Options};
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// The value of a parameter in the environment, `NVLITE_<NAME>`; an empty one is none.
+#[must_use]
+pub fn environment(parameter: &str) -> Option<OsString> {
+    std::env::var_os(format!("NVLITE_{}", parameter.to_ascii_uppercase())).filter(|value| !value.is_empty())
+}
 
 /// What a connection asks for. `None` is "not said".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,12 +36,9 @@ impl Config {
     ///
     /// # Errors
     /// A value that cannot be understood: the message names parameter, value and what would be right.
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Outcome<Config> {
-        let get = |name: &str| {
-            get(name)
-                .or_else(|| std::env::var(format!("NVLITE_{}", name.to_ascii_uppercase())).ok())
-                .filter(|value| !value.is_empty())
-        };
+    pub fn read(get: impl Fn(&str) -> Option<OsString>) -> Outcome<Config> {
+        let path = |name: &str| get(name).or_else(|| environment(name)).filter(|value| !value.is_empty());
+        let get = |name: &str| path(name).map(|value| value.to_string_lossy().into_owned());
         let mut config = Config::default();
         if let Some(value) = get("medium") {
             config.medium = parse_medium(&value)?;
@@ -43,7 +48,7 @@ impl Config {
             config.region =
                 Some(size.ok_or_else(|| bad("region", &value, "a size from 1MiB to 32TiB, such as 64MiB"))?);
         }
-        config.region_dir = get("region_dir").map(PathBuf::from);
+        config.region_dir = path("region_dir").map(PathBuf::from);
         match get("keep_region") {
             Some(value) if value.eq_ignore_ascii_case("as_found") => config.only_looks = true,
             Some(value) => {
@@ -81,13 +86,12 @@ fn bad(parameter: &str, value: &str, right: &str) -> Failure {
 }
 
 fn parse_medium(value: &str) -> Outcome<Option<MediumKind>> {
-    Ok(match value.to_ascii_lowercase().as_str() {
-        "auto" => None,
-        "dax" => Some(MediumKind::Dax),
-        "file" => Some(MediumKind::File),
-        "ram" => Some(MediumKind::Ram),
-        _ => return Err(bad("medium", value, "auto, dax, file or ram")),
-    })
+    let word = value.to_ascii_lowercase();
+    let kind = [MediumKind::Dax, MediumKind::File, MediumKind::Ram].into_iter().find(|kind| medium_name(*kind) == word);
+    if kind.is_none() && word != "auto" {
+        return Err(bad("medium", value, "auto, dax, file or ram"));
+    }
+    Ok(kind)
 }
 
 fn parse_bool(value: &str) -> Option<bool> {
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Outcome<Config> {
-        Config::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.to_owned()))
+        Config::read(|name| pairs.iter().find(|p| p.0 == name).map(|p| p.1.into()))
     }
 
     #[test]

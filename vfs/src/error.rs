@@ -101,6 +101,15 @@ pub fn tell(api: &Api, path: &Path, failure: &Failure) -> c_int {
     code
 }
 
+/// Nothing has failed yet: what the default VFS fails at next is its own to tell.
+pub fn forget() {
+    LAST.with(|last| {
+        if !last.borrow().1.is_empty() {
+            *last.borrow_mut() = Default::default();
+        }
+    });
+}
+
 /// The last error of this thread: `errno` and text.
 #[must_use]
 pub fn last() -> (i32, String) {

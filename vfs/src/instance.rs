@@ -2,7 +2,7 @@
 //! but their list.
 #![allow(unsafe_code)]
 
-use crate::api::Api;
+use crate::api::{Api, Entry};
 use crate::config::name_matches;
 use crate::sys::*;
 use crate::{sql, vfs};
@@ -52,35 +52,59 @@ pub fn at(place: usize) -> Option<&'static Instance> {
     INSTANCES.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
 }
 
-/// Registers VFS and SQL functions in the library of `api`. Idempotent; what `sqlite3_shutdown` dropped comes back.
+/// The name under which a VFS of ours answers, as a "system call", what it does with every new connection ([`Entry`]):
+/// another copy of this code, of any version, can have it done again.
+pub const ENTRY_NAME: &CStr = c"nvlite_on_new_connection";
+
+/// Registers VFS and SQL functions in the library of `api`, and answers what SQLite calls for every new connection from then
+/// on. Idempotent; what `sqlite3_shutdown` dropped comes back, also if another copy of this code serves the library: one
+/// linked into the program, or one loaded from another file.
 ///
 /// # Errors
-/// SQLite's code. `SQLITE_OK` stands for a `nvlite` VFS that another copy of this code has registered already.
-pub fn register(api: Api) -> Result<&'static Instance, c_int> {
+/// SQLite's code.
+pub fn register(api: Api) -> Result<Entry, c_int> {
     let default = std::env::var("NVLITE_DEFAULT").is_ok_and(|value| value == "1");
     let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
     let known = instances.iter().find(|instance| instance.api.same_library(&api)).copied();
     // SAFETY: terminated names; sqlite3_vfs_find initialises SQLite if need be.
     let registered = unsafe { (api.vfs_find)(NAME.as_ptr()) };
-    let instance = match known {
-        Some(instance) => instance,
-        None if !registered.is_null() => return Err(SQLITE_OK),
+    let (vfs, entry, instance): (_, Entry, _) = match known {
+        None if !registered.is_null() => {
+            // SAFETY: a registered VFS.
+            (registered, unsafe { entry_of(registered) }.ok_or(SQLITE_ERROR)?, None)
+        }
         None if instances.len() == MAX_INSTANCES => return Err(SQLITE_NOMEM),
-        None => Box::leak(Instance::new(api, default, instances.len())?),
+        known => {
+            let instance = match known {
+                Some(instance) => instance,
+                None => Box::leak(Instance::new(api, default, instances.len())?),
+            };
+            ((&raw const instance.vfs).cast_mut(), sql::on_new_connection, Some(instance))
+        }
     };
     // SAFETY: the VFS lives for ever; registering it again only moves it in SQLite's list. SQLite changes `pNext` alone.
-    let code = unsafe { (api.vfs_register)((&raw const instance.vfs).cast_mut(), c_int::from(default)) };
+    let code = unsafe { (api.vfs_register)(vfs, c_int::from(default)) };
     if code != SQLITE_OK {
         return Err(code);
     }
-    if known.is_none() {
-        instances.push(instance);
-    }
+    instances.extend(instance.filter(|_| known.is_none()));
     drop(instances);
     // SAFETY: the entry point has the signature that SQLite calls; registering it twice is one registration.
-    match unsafe { (api.auto_extension)(Some(sql::on_new_connection)) } {
-        SQLITE_OK => Ok(instance),
+    match unsafe { (api.auto_extension)(Some(entry)) } {
+        SQLITE_OK => Ok(entry),
         code => Err(code),
+    }
+}
+
+/// What another copy of this code does with every new connection.
+///
+/// # Safety
+/// `vfs` is a registered VFS.
+unsafe fn entry_of(vfs: *mut sqlite3_vfs) -> Option<Entry> {
+    // SAFETY: the member exists from version 3 on; under this name only we answer, and with this type.
+    unsafe {
+        let get = (*vfs).xGetSystemCall.filter(|_| (*vfs).iVersion >= 3)?;
+        get(vfs, ENTRY_NAME.as_ptr()).map(|entry| std::mem::transmute::<unsafe extern "C" fn(), Entry>(entry))
     }
 }
 
@@ -118,7 +142,7 @@ impl Instance {
         let Some(patterns) = &self.only else { return true };
         // SAFETY: as the caller promises.
         unsafe {
-            self.api.parameter(name, c"vfs").is_some_and(|vfs| vfs.as_bytes() == NAME.to_bytes())
+            self.api.parameter(name, c"vfs").is_some_and(|vfs| vfs.as_encoded_bytes() == NAME.to_bytes())
                 || name_matches(patterns, &CStr::from_ptr(name).to_string_lossy())
         }
     }

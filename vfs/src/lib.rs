@@ -17,6 +17,9 @@
 //! attaches to the engine through `registry` at its first lock; `base` lets the engine reach the base file through the
 //! default VFS; `error` turns what goes wrong into SQLite's codes; `sql` is what can be asked in SQL.
 //!
+//! A cache that connections share (`cache=shared`) is served like any other: every call that reaches a file, those of the SQL
+//! functions included, comes from SQLite under that cache's mutex.
+//!
 //! Two limits come with the journal in memory (SQLite's own rules): VACUUM does not change the page size, and a backup into
 //! a database that has another page size is refused.
 #![deny(unsafe_code)]
@@ -37,8 +40,9 @@ mod sql;
 mod sys;
 mod vfs;
 
+pub use config::environment;
 pub use load::load;
-pub use open::{Medium, OpenOptions, open};
+pub use open::{Medium, OpenOptions, open, uri_path};
 
 /// Registers the VFS `nvlite` in the SQLite that is linked into this program, and its SQL functions on every connection
 /// opened from then on. Idempotent.
@@ -47,7 +51,7 @@ pub use open::{Medium, OpenOptions, open};
 /// SQLite's, if it refuses the registration.
 pub fn register() -> rusqlite::Result<()> {
     match instance::register(api::Api::linked()) {
-        Ok(_) | Err(sys::SQLITE_OK) => Ok(()),
+        Ok(_) => Ok(()),
         Err(code) => {
             Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some("nvlite: cannot register".into())))
         }

@@ -3,7 +3,6 @@
 
 use crate::api::Api;
 use crate::instance::{self, ErrorText};
-use crate::sql;
 use crate::sys::*;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,15 +20,11 @@ pub unsafe fn load(db: *mut sqlite3, error: ErrorText, routines: *const sqlite3_
             return SQLITE_ERROR;
         };
         match instance::register(api) {
-            Ok(instance) => {
-                // SAFETY: as the caller promises.
-                match unsafe { sql::install(instance, db, error) } {
-                    SQLITE_OK => SQLITE_OK_LOAD_PERMANENTLY,
-                    code => code,
-                }
-            }
-            // Another copy of nvlite, linked into the program, serves it already.
-            Err(SQLITE_OK) => SQLITE_OK_LOAD_PERMANENTLY,
+            // SAFETY: as the caller promises. This connection is older than the registration.
+            Ok(entry) => match unsafe { entry(db, error, routines) } {
+                SQLITE_OK => SQLITE_OK_LOAD_PERMANENTLY,
+                code => code,
+            },
             Err(code) => {
                 // SAFETY: SQLite takes a message there.
                 if let Some(error) = unsafe { error.as_mut() } {

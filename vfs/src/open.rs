@@ -1,6 +1,8 @@
 //! Opening a database from Rust.
 
 use crate::instance::NAME;
+use nvlite_engine::MediumKind;
+use nvlite_engine::store::medium_name;
 use rusqlite::{Connection, OpenFlags, Result};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +34,18 @@ pub enum Medium {
     File,
     /// Ordinary memory: survives the death of all processes, not of the machine.
     Ram,
+}
+
+impl Medium {
+    /// The engine's word for it; `None` is to be found out.
+    fn kind(self) -> Option<MediumKind> {
+        match self {
+            Medium::Auto => None,
+            Medium::Dax => Some(MediumKind::Dax),
+            Medium::File => Some(MediumKind::File),
+            Medium::Ram => Some(MediumKind::Ram),
+        }
+    }
 }
 
 /// How to open a database.
@@ -148,13 +162,8 @@ impl OpenOptions {
     /// The URI that asks for the same, for programs that open by URI and for `ATTACH`.
     #[must_use]
     pub fn uri(&self, path: &Path) -> String {
-        let medium = self.medium.map(|medium| match medium {
-            Medium::Auto => "auto",
-            Medium::Dax => "dax",
-            Medium::File => "file",
-            Medium::Ram => "ram",
-        });
-        let mut uri = format!("file:{}?vfs={}", escape(path.as_os_str().as_bytes()), NAME.to_string_lossy());
+        let medium = self.medium.map(|medium| medium.kind().map_or("auto", medium_name));
+        let mut uri = format!("file:{}?vfs={}", uri_path(path), NAME.to_string_lossy());
         let dir = self.region_dir.as_ref().map(|dir| dir.as_os_str().as_bytes());
         for (name, value) in [
             ("medium", medium.map(str::as_bytes)),
@@ -170,6 +179,12 @@ impl OpenOptions {
         }
         uri
     }
+}
+
+/// A path as it stands in a URI, behind `file:`, whatever the VFS.
+#[must_use]
+pub fn uri_path(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
 }
 
 /// Percent-encodes all but what is plain in a URI's path.

@@ -1,7 +1,8 @@
 //! One [`Store`] per database and process, shared by its connections: attached with the first, closed with the last.
 
 use nvlite_engine::format::mark::{self, HEADER};
-use nvlite_engine::{BaseOpener, Error, MediumKind, Options, Result, StatValue, Store};
+use nvlite_engine::store::medium_name;
+use nvlite_engine::{BaseOpener, Error, Options, Result, Store};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -162,11 +163,7 @@ fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Arc<Store>> {
     let store = Store::attach(Arc::clone(&base), options)?;
     let mut header = [0; HEADER];
     base.open()?.read_at(0, &mut header)?;
-    let region = store.stats().into_iter().find_map(|stat| match stat.value {
-        StatValue::Text(id) if stat.name == "region_id" => Some(id),
-        _ => None,
-    });
-    if region.is_some() && mark::identity(&header).map(|id| id.to_string()) != region {
+    if mark::identity(&header) != Some(store.region_id()) {
         let reason = "its region belongs to another file of this name that is still open: close that one first";
         return Err(Error::cant_open(base.path(), reason));
     }
@@ -184,13 +181,9 @@ fn close_when_alone(store: Arc<Store>) -> Result<()> {
 
 /// What a later connection asks for must be what the first one got.
 fn agree(store: &Store, base: &dyn BaseOpener, options: &Options) -> Result<()> {
-    let word = |kind| match kind {
-        MediumKind::Dax => "dax",
-        MediumKind::File => "file",
-        MediumKind::Ram => "ram",
-    };
     if let Some(asked) = options.medium.filter(|asked| *asked != store.medium()) {
-        let reason = format!("open in this process with medium={}, not {}", word(store.medium()), word(asked));
+        let reason =
+            format!("open in this process with medium={}, not {}", medium_name(store.medium()), medium_name(asked));
         return Err(Error::cant_open(base.path(), reason));
     }
     let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);

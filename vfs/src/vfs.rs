@@ -1,13 +1,14 @@
 //! The VFS methods: what is ours is opened as ours, everything else is the default VFS's.
 #![allow(unsafe_code)]
 
+use crate::api::Entry;
 use crate::base::path_of;
-use crate::error::{Failure, Outcome, last, tell};
+use crate::error::{Failure, Outcome, forget, last, tell};
 use crate::file::{self, Conn, OurFile};
-use crate::instance::{Instance, NAME};
+use crate::instance::{ENTRY_NAME, Instance, NAME};
 use crate::registry::{self, Key};
 use crate::sys::*;
-use crate::{journal, names};
+use crate::{journal, names, sql};
 use nvlite_engine::format::mark::{self, HEADER};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::unix::fs::MetadataExt;
@@ -51,6 +52,12 @@ fn guard<T>(otherwise: T, run: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(otherwise)
 }
 
+/// At the start of a call that may go on to the default VFS: what an earlier call left is not about this one.
+fn begin() {
+    nvlite_engine::store::forget_refusal();
+    forget();
+}
+
 /// Calls a member of the default VFS with itself as first argument; `$none` if it has no such member.
 macro_rules! base {
     ($vfs:ident, $none:expr, $method:ident $(, $argument:expr)*) => {{
@@ -75,7 +82,7 @@ unsafe extern "C" fn x_open(
     // SAFETY: SQLite gives memory of szOsFile bytes; null methods mean "not open" to it.
     unsafe { (*file).pMethods = std::ptr::null() };
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: called by SQLite with our VFS.
         let instance = unsafe { Instance::of(vfs) };
         // SAFETY: the name that SQLite gave.
@@ -235,7 +242,7 @@ unsafe fn bytes<'a>(name: *const c_char) -> &'a [u8] {
 
 unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: c_int) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: a terminated name.
         if names::is_journal_of_open(unsafe { bytes(name) }) {
             return SQLITE_OK;
@@ -246,7 +253,7 @@ unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, name: *const c_char, sync: 
 
 unsafe extern "C" fn x_access(vfs: *mut sqlite3_vfs, name: *const c_char, flags: c_int, out: *mut c_int) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         // SAFETY: a terminated name.
         if flags == SQLITE_ACCESS_EXISTS && names::is_our_journal(unsafe { bytes(name) }) {
             // SAFETY: SQLite waits for the answer there.
@@ -264,7 +271,7 @@ unsafe extern "C" fn x_full_pathname(
     out: *mut c_char,
 ) -> c_int {
     guard(SQLITE_IOERR, || {
-        nvlite_engine::store::forget_refusal();
+        begin();
         base!(vfs, SQLITE_CANTOPEN, xFullPathname, name, size, out)
     })
 }
@@ -330,6 +337,12 @@ unsafe extern "C" fn x_set_system_call(vfs: *mut sqlite3_vfs, name: *const c_cha
 }
 
 unsafe extern "C" fn x_get_system_call(vfs: *mut sqlite3_vfs, name: *const c_char) -> sqlite3_syscall_ptr {
+    // SAFETY: a terminated name.
+    if unsafe { bytes(name) } == ENTRY_NAME.to_bytes() {
+        let entry: Entry = sql::on_new_connection;
+        // SAFETY: who asks under this name knows the function's type.
+        return Some(unsafe { std::mem::transmute::<Entry, unsafe extern "C" fn()>(entry) });
+    }
     base!(vfs, None, xGetSystemCall, name)
 }
 

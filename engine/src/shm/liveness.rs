@@ -91,7 +91,7 @@ impl Liveness {
     /// True if any other attachment lives.
     pub fn anyone_else(&self) -> bool {
         match &self.source {
-            Source::Kernel(file) => ofd::is_locked(file, LOCK_BASE + 1, u64::from(MAX_ATTACHMENTS)).unwrap_or(true),
+            Source::Kernel(file) => anyone_attached(file).unwrap_or(true),
             Source::Told(alive) => (1..=MAX_ATTACHMENTS).map(AttachmentNo).any(|no| no != self.own && alive(no)),
         }
     }
@@ -100,6 +100,14 @@ impl Liveness {
     pub(super) fn once(&self, f: impl FnOnce()) {
         self.inherited.call_once(f);
     }
+}
+
+/// True if anybody is attached to the region file, but for who is through this very description of it.
+///
+/// # Errors
+/// The kernel's.
+pub fn anyone_attached(file: &File) -> std::io::Result<bool> {
+    ofd::is_locked(file, LOCK_BASE + 1, u64::from(MAX_ATTACHMENTS))
 }
 
 impl Drop for Liveness {

@@ -39,7 +39,7 @@ pub use fork::ForkGuard;
 pub use futex::{wait as futex_wait, wake as futex_wake};
 pub use gate::{Clock, PinAt, Pinned};
 pub use grace::Grace;
-pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness};
+pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness, anyone_attached};
 pub use owned_lock::{Lock, OwnedLock};
 pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
 pub use segment::{Segment, Shared};

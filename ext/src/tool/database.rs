@@ -1,16 +1,14 @@
 //! A database as the tool looks at it: never adopting, never closing what others have open.
 
 use super::{Failed, Target};
-use nvlite_engine::base::limits::MAX_ATTACHMENTS;
 use nvlite_engine::format::mark::{self, HEADER};
-use nvlite_engine::shm::LOCK_BASE;
+use nvlite_engine::store;
 use nvlite_vfs::OpenOptions;
 use rusqlite::Connection;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,44 +44,46 @@ pub struct Outside {
 /// # Errors
 /// The file cannot be read.
 pub fn look(target: &Target) -> Result<Outside, Failed> {
-    let told = |error: std::io::Error| format!("{}: {error}", target.db.display());
-    let mut file = File::open(&target.db).map_err(told)?;
-    let bytes = file.metadata().map_err(told)?.len();
-    let mut header = [0; HEADER];
-    let known = file.by_ref().take(HEADER as u64).read(&mut header).map_err(told)?;
+    let (state, bytes, header) = look_at(&target.db)?;
     let region = mark::identity(&header).map(|id| id.to_string());
-    let state = match () {
-        () if known == 0 => State::Empty,
-        () if region.is_some() => State::Marked,
-        () if header[..16] == mark::SQLITE[..] => State::Stock,
-        () => State::Foreign,
-    };
     let page_size = matches!(state, State::Stock | State::Marked).then(|| mark::page_size(&header)).flatten();
-    let open = state == State::Marked && is_open(target);
+    let open = state == State::Marked && is_open(target)?;
     Ok(Outside { state, bytes, page_size, region, open })
 }
 
-/// Where the region of a database is, if it has one.
-pub fn region_path(target: &Target) -> PathBuf {
-    let name = target.db.file_name().unwrap_or_default().to_string_lossy().into_owned() + "-nvlite";
-    match &target.region_dir {
-        Some(dir) => dir.join(name),
-        None => target.db.with_file_name(name),
-    }
+/// What a file is, its length, its header.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn look_at(path: &Path) -> Result<(State, u64, [u8; HEADER]), Failed> {
+    let told = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = File::open(path).map_err(told)?;
+    let bytes = file.metadata().map_err(told)?.len();
+    let mut header = [0; HEADER];
+    let known = file.by_ref().take(HEADER as u64).read(&mut header).map_err(told)?;
+    let state = match () {
+        () if known == 0 => State::Empty,
+        () if mark::identity(&header).is_some() => State::Marked,
+        () if header[..16] == mark::SQLITE[..] => State::Stock,
+        () => State::Foreign,
+    };
+    Ok((state, bytes, header))
 }
 
-/// True if a process is attached to the region: each holds a lock on a byte of its own (P13).
-#[allow(unsafe_code)]
-fn is_open(target: &Target) -> bool {
-    let Ok(file) = File::open(region_path(target)) else { return false };
-    // SAFETY: plain integers, for which zero is good.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    lock.l_start = (LOCK_BASE + 1).cast_signed();
-    lock.l_len = i64::from(MAX_ATTACHMENTS);
-    // SAFETY: an open descriptor and a lock request, which the kernel changes; nothing is locked.
-    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
-    asked == 0 && i32::from(lock.l_type) != libc::F_UNLCK
+/// Where the region of a database is, if it has one: where the VFS, which follows symbolic links, looks for it.
+///
+/// # Errors
+/// The database cannot be found.
+pub fn region_path(target: &Target) -> Result<PathBuf, Failed> {
+    let db = target.db.canonicalize().map_err(|error| format!("{}: {error}", target.db.display()))?;
+    let dir = target.region_dir.clone().or_else(|| nvlite_vfs::environment("region_dir").map(PathBuf::from));
+    Ok(store::region_path(&db, dir.as_deref()))
+}
+
+/// True if a process is attached to the region.
+fn is_open(target: &Target) -> Result<bool, Failed> {
+    let path = region_path(target)?;
+    if path.exists() { Ok(store::is_attached(&path)?) } else { Ok(false) }
 }
 
 /// A connection that only reads. A stock file is read as one. A region that nobody has open is kept as it is; one that

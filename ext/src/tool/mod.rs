@@ -2,6 +2,7 @@
 
 mod database;
 mod export;
+mod log;
 mod output;
 mod status;
 mod verify;
@@ -28,8 +29,11 @@ enum Action {
     #[command(after_help = "Exit status 1 if a check fails.\n\nExample:\n  nvlite verify --db app.db --json")]
     Verify(Target),
     /// Write a stock SQLite copy of one snapshot of a database, which may be in use.
-    #[command(after_help = "The copy appears under its name when it is complete and on the disk, never before.\n\n\
-        Example:\n  nvlite export --db app.db --to /backup/app.db")]
+    #[command(
+        after_help = "The copy is checked (PRAGMA integrity_check) and appears under its name when it is complete and on \
+        the disk, never before. Exit status 1 if the check finds something.\n\n\
+        Example:\n  nvlite export --db app.db --to /backup/app.db"
+    )]
     Export(export::Export),
 }
 
@@ -39,7 +43,7 @@ struct Target {
     /// The database file.
     #[arg(long, value_name = "PATH")]
     db: PathBuf,
-    /// Where its side files are, if not beside it.
+    /// Where its side files are, if not beside it (else as NVLITE_REGION_DIR says).
     #[arg(long, value_name = "DIR")]
     region_dir: Option<PathBuf>,
     /// Answer in JSON.
@@ -53,10 +57,12 @@ type Failed = Box<dyn std::error::Error>;
 impl Command {
     /// Runs it. True is a finding.
     pub fn run(self) -> Result<bool, Failed> {
-        match self.action {
+        log::listen();
+        let done = match self.action {
             Action::Status(target) => status::run(&target),
             Action::Verify(target) => verify::run(&target),
             Action::Export(export) => export.run(),
-        }
+        };
+        done.map_err(|error| if error.is::<rusqlite::Error>() { log::explained(&*error).into() } else { error })
     }
 }

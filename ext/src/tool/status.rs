@@ -53,12 +53,12 @@ struct Left {
 
 impl Left {
     /// Of the region beside a database, if there is one; and what is wrong with it.
-    fn of(target: &Target, outside: &Outside) -> (Option<Left>, Option<String>) {
-        let path = region_path(target);
+    fn of(target: &Target, outside: &Outside) -> Result<(Option<Left>, Option<String>), Failed> {
+        let path = region_path(target)?;
         let found = match inspect(&path) {
             Ok(Some(found)) => found,
-            Err(error) if path.exists() => return (None, Some(error.to_string())),
-            Ok(None) | Err(_) => return (None, None),
+            Err(error) if path.exists() => return Ok((None, Some(error.to_string()))),
+            Ok(None) | Err(_) => return Ok((None, None)),
         };
         let region = found.region.to_string();
         let (log, problem) = match found.log {
@@ -80,7 +80,7 @@ impl Left {
             entries_to_redo: log.map_or(0, |log| log.entries),
             durable_pages: log.map_or(0, |log| log.durable_pages),
         };
-        (Some(left), problem)
+        Ok((Some(left), problem))
     }
 
     fn lines(&self) -> Vec<(&'static str, String)> {
@@ -112,7 +112,7 @@ impl Left {
 pub fn run(target: &Target) -> Result<bool, Failed> {
     let outside = look(target)?;
     let stat = if outside.open { figures(target)? } else { Map::new() };
-    let (left, problem) = if outside.open { (None, None) } else { Left::of(target, &outside) };
+    let (left, problem) = if outside.open { (None, None) } else { Left::of(target, &outside)? };
     let finding = outside.state == State::Foreign || problem.is_some();
     let status = Status { db: target.db.display().to_string(), outside, left, problem, stat };
     output::print(target.json, &status, &lines(&status))?;

@@ -1,15 +1,20 @@
 //! `nvlite verify`.
 
-use super::database::{Outside, State, look, open};
-use super::{Failed, Target, output};
+use super::database::{Outside, State, look, open, region_path};
+use super::{Failed, Target, log, output};
+use nvlite_engine::Error;
+use nvlite_engine::store::inspect;
 use rusqlite::Connection;
 use serde::Serialize;
+use std::io::ErrorKind;
 
 #[derive(Serialize)]
-struct Check {
+pub struct Check {
     name: &'static str,
-    ok: bool,
-    detail: String,
+    /// It holds.
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
 }
 
 #[derive(Serialize)]
@@ -22,7 +27,7 @@ struct Verdict {
 /// Runs it.
 ///
 /// # Errors
-/// The file cannot be read at all.
+/// The database cannot be checked: it cannot be read at all, it is busy, or not to be reached from here.
 pub fn run(target: &Target) -> Result<bool, Failed> {
     let outside = look(target)?;
     let header = match outside.state {
@@ -33,7 +38,7 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
     };
     let mut checks = vec![Check { name: "header", ok: outside.state != State::Foreign, detail: header }];
     if outside.state != State::Foreign {
-        inside(target, &outside, &mut checks);
+        inside(target, &outside, &mut checks)?;
     }
     let ok = checks.iter().all(|check| check.ok);
     let verdict = Verdict { db: target.db.display().to_string(), ok, checks };
@@ -43,8 +48,20 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
     Ok(!ok)
 }
 
-/// The checks that need the database open.
-fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) {
+/// The checks of what the mark names, and those that need the database open.
+///
+/// # Errors
+/// What says nothing about the database: it is busy, may not be read, cannot be reached from here.
+fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) -> Result<(), Failed> {
+    // Of one that is open, the others have the region.
+    if outside.state == State::Marked && !outside.open {
+        let check = region(target, outside)?;
+        let there = check.ok;
+        checks.push(check);
+        if !there {
+            return Ok(());
+        }
+    }
     // The first statement attaches: the engine checks superblock, journals and table before it answers.
     let attached = open(target).and_then(|db| {
         db.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0)).map(|tables| (db, tables))
@@ -56,19 +73,67 @@ fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) {
                 _ => format!("{objects} objects in the schema"),
             };
             checks.push(Check { name: "open", ok: true, detail });
-            checks.push(integrity(&db));
+            checks.push(integrity(&db)?);
         }
-        Err(error) => checks.push(Check { name: "open", ok: false, detail: error.to_string() }),
+        Err(error) => checks.push(Check { name: "open", ok: false, detail: finding(error)? }),
     }
+    Ok(())
 }
 
-fn integrity(db: &Connection) -> Check {
+/// Whether the region that the mark names is where it is looked for.
+fn region(target: &Target, outside: &Outside) -> Result<Check, Failed> {
+    let (path, named) = (region_path(target)?, outside.region.clone().unwrap_or_default());
+    let (ok, detail) = match inspect(&path) {
+        Ok(Some(found)) if found.region.to_string() == named => (true, format!("at {}", path.display())),
+        Ok(Some(found)) => (false, format!("at {} is region {}, not {named}", path.display(), found.region)),
+        Ok(None) => (false, format!("{} is empty", path.display())),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            (false, format!("the newest data is in region {named}, which is not at {}", path.display()))
+        }
+        Err(error @ (Error::Corrupt { .. } | Error::Foreign { .. } | Error::CantOpen { .. })) => {
+            (false, error.to_string())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Check { name: "region", ok, detail })
+}
+
+/// SQLite's own check.
+///
+/// # Errors
+/// What says nothing about the database.
+pub fn integrity(db: &Connection) -> Result<Check, Failed> {
     let rows = db.prepare("PRAGMA integrity_check").and_then(|mut statement| {
         statement.query_map((), |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()
     });
     let (ok, detail) = match rows {
         Ok(rows) => (rows == ["ok"], rows.join("; ")),
-        Err(error) => (false, error.to_string()),
+        Err(error) => (false, finding(error)?),
     };
-    Check { name: "integrity_check", ok, detail }
+    Ok(Check { name: "integrity_check", ok, detail })
+}
+
+/// What an error says about the database.
+///
+/// # Errors
+/// It says something about its environment.
+fn finding(error: rusqlite::Error) -> Result<String, Failed> {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, OutOfMemory, PermissionDenied,
+        ReadOnly, SystemIoFailure,
+    };
+    match error.sqlite_error_code() {
+        Some(
+            CannotOpen
+            | DatabaseBusy
+            | DatabaseLocked
+            | DiskFull
+            | FileLockingProtocolFailed
+            | OutOfMemory
+            | PermissionDenied
+            | ReadOnly
+            | SystemIoFailure,
+        ) => Err(error.into()),
+        _ => Ok(log::explained(&error)),
+    }
 }

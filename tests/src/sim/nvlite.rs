@@ -217,6 +217,7 @@ impl Db for NvliteDb {
             ended
         });
         others.alive.store(0, Ordering::SeqCst);
+        store.forget_failure();
         // the dead clean nothing up
         std::mem::forget((session, store));
         match ended {

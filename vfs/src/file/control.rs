@@ -16,6 +16,13 @@ unsafe fn slot<'a, T>(argument: *mut c_void) -> Outcome<&'a mut T> {
     unsafe { argument.cast::<T>().as_mut() }.ok_or(Failure::Code(SQLITE_MISUSE))
 }
 
+/// An operation of our own (those above 100 are a VFS's): runs a [`Visit`]. SQLite makes it one of its calls to the file, so that
+/// it has the connection for itself even where several share a cache and with it the file (`cache=shared`).
+pub(crate) const VISIT: c_int = 0x6E76_6C31;
+
+/// The argument of [`VISIT`] points at one.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&mut Conn);
+
 impl Conn {
     /// xFileControl.
     ///
@@ -58,6 +65,7 @@ impl Conn {
                 SQLITE_FCNTL_EXTERNAL_READER => {
                     *slot::<c_int>(argument)? = c_int::from(self.session()?.external_reader());
                 }
+                VISIT => slot::<Visit<'_>>(argument)?(self),
                 SQLITE_FCNTL_FILESTAT => self.file_stat(argument.cast()),
                 _ => return Err(Failure::Code(SQLITE_NOTFOUND)),
             }

@@ -48,7 +48,7 @@ impl Conn {
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Outcome {
         self.may_write()?;
-        if offset == 0 && bytes.len() >= HEADER && !is_normal(bytes) {
+        if offset == 0 && bytes.len() >= HEADER && !mark::is_normal(bytes) {
             self.false_header = true;
         }
         Ok(self.session()?.write(offset, bytes)?)
@@ -120,9 +120,4 @@ impl Conn {
             link.session.unfetch(offset, pointer);
         }
     }
-}
-
-/// True if the engine stores this header as it is written (P7).
-fn is_normal(header: &[u8]) -> bool {
-    header[18] == 1 && header[19] == 1 && header[72..92].iter().all(|byte| *byte == 0)
 }

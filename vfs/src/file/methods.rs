@@ -58,7 +58,7 @@ pub unsafe fn is_ours(file: *mut sqlite3_file) -> bool {
     !file.is_null() && std::ptr::eq(unsafe { (*file).pMethods }, &METHODS)
 }
 
-/// The connection behind a file, if it is ours.
+/// The connection behind a file, if it is ours: from calls that SQLite makes about that file, or about its journal.
 ///
 /// # Safety
 /// `file` is null or a `sqlite3_file`, and no method of it runs as long as the answer is used.
@@ -235,7 +235,9 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_and_the_handle_is_of_no_use_any_more() {
-        let instance = instance::register(crate::api::Api::linked()).expect("registered");
+        let api = crate::api::Api::linked();
+        instance::register(api).expect("registered");
+        let instance = instance::find(Some(&api)).expect("ours");
         let asked = Asked { config: Config::default(), immutable: false };
         let mut memory = [0usize; size_of::<OurFile>() / size_of::<usize>()];
         let file = memory.as_mut_ptr().cast::<sqlite3_file>();

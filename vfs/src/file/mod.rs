@@ -6,6 +6,7 @@ mod methods;
 mod pragma;
 mod sync;
 
+pub(crate) use control::{VISIT, Visit};
 pub(crate) use io::MOST_MMAP;
 pub use methods::{OurFile, conn_of, install, is_ours};
 
@@ -19,7 +20,7 @@ use crate::registry::{self, Key, Lease};
 use crate::sys::*;
 use nvlite_engine::format::mark::HEADER;
 use nvlite_engine::{BaseOpener, Error, Jci, Session, Store};
-use std::ffi::c_int;
+use std::ffi::{OsString, c_int};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,9 +44,10 @@ impl Asked {
     ///
     /// # Errors
     /// A bad value, or `nolock=1`: without locks there is no snapshot and no writer (P14).
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Outcome<Asked> {
+    pub fn read(get: impl Fn(&str) -> Option<OsString>) -> Outcome<Asked> {
         let set = |name: &str| {
-            get(name).is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true"))
+            let value = get(name).map(|value| value.to_string_lossy().to_ascii_lowercase());
+            value.is_some_and(|value| matches!(value.as_str(), "1" | "on" | "yes" | "true"))
         };
         if set("nolock") {
             return Err(Failure::Told(SQLITE_CANTOPEN, "parameter nolock: nvlite cannot do without locks".into()));

@@ -1,11 +1,11 @@
 //! Scalar functions.
 
-use super::{Value, database, text_of};
-use crate::api::to_c;
+use super::{Value, text_of, visit};
+use crate::api::{Api, to_c};
 use crate::error::{Failure, Outcome};
-use crate::file::Conn;
 use crate::instance::{self, Instance, MAX_INSTANCES};
 use crate::sys::*;
+use nvlite_engine::Store;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +14,14 @@ use std::sync::Arc;
 struct Function {
     name: &'static CStr,
     arguments: c_int,
-    run: fn(&mut Conn, &[Option<String>]) -> Outcome<Value>,
+    run: fn(&Database, &[Option<String>]) -> Outcome<Value>,
+}
+
+/// The database that a function is about.
+struct Database {
+    store: Arc<Store>,
+    /// The connection is in the middle of a write transaction.
+    writing: bool,
 }
 
 static FUNCTIONS: &[Function] = &[
@@ -62,10 +69,10 @@ unsafe extern "C" fn version<const PLACE: usize>(
     _count: c_int,
     _values: *mut *mut sqlite3_value,
 ) {
-    if let Some(instance) = instance::at(PLACE) {
-        // SAFETY: the call in progress.
-        unsafe { Value::Text(env!("CARGO_PKG_VERSION").into()).give(&instance.api, context) }
-    }
+    let Some(instance) = instance::at(PLACE) else { return };
+    let run = || Ok(Value::Text(env!("CARGO_PKG_VERSION").into()));
+    // SAFETY: the call in progress.
+    unsafe { answer(&instance.api, context, run) }
 }
 
 unsafe extern "C" fn call<const PLACE: usize>(
@@ -79,18 +86,29 @@ unsafe extern "C" fn call<const PLACE: usize>(
     let function = unsafe { &*(api.user_data)(context).cast::<Function>() };
     let run = || {
         let count = usize::try_from(count).unwrap_or(0);
-        // SAFETY: SQLite gives `count` values, and evaluates the function outside of any call to our file.
+        // SAFETY: SQLite gives `count` values, and is evaluating SQL.
         unsafe {
             let mut arguments: Vec<_> = (0..count).map(|i| text_of(api, *values.add(i))).collect();
             let has_schema = count > usize::try_from(function.arguments).unwrap_or(0);
             let schema = if has_schema { arguments.pop().flatten() } else { None };
-            let conn = database(api, (api.context_db_handle)(context), schema.as_deref().unwrap_or("main"))?;
-            (function.run)(conn, &arguments)
+            let database = visit(api, (api.context_db_handle)(context), schema.as_deref().unwrap_or("main"), |conn| {
+                Ok(Database { writing: conn.is_writing(), store: Arc::clone(conn.store()?) })
+            })?;
+            (function.run)(&database, &arguments)
         }
     };
+    // SAFETY: the call in progress.
+    unsafe { answer(api, context, run) }
+}
+
+/// Makes what `run` answers the result of a function; a panic, too, is an error and no more.
+///
+/// # Safety
+/// `context` is the one of the call in progress.
+unsafe fn answer(api: &Api, context: *mut sqlite3_context, run: impl FnOnce() -> Outcome<Value>) {
     let outcome = catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(Failure::Told(SQLITE_ERROR, "nvlite: a defect was caught".into())));
-    // SAFETY: the call in progress.
+    // SAFETY: as the caller promises.
     unsafe {
         match outcome {
             Ok(value) => value.give(api, context),
@@ -107,15 +125,14 @@ unsafe extern "C" fn call<const PLACE: usize>(
 /// `nvlite_checkpoint([schema])`: makes all that is committed durable and brings the base file up to date, as far as older
 /// readers and a writer at work allow. Answers JSON: the newest commit that is durable, and the low-water mark, the newest
 /// up to which the log is not needed any more.
-fn checkpoint(conn: &mut Conn, _arguments: &[Option<String>]) -> Outcome<Value> {
-    if conn.is_writing() {
+fn checkpoint(database: &Database, _arguments: &[Option<String>]) -> Outcome<Value> {
+    if database.writing {
         return Err(Failure::Told(SQLITE_ERROR, "nvlite_checkpoint: not inside a write transaction".into()));
     }
-    let store = Arc::clone(conn.store()?);
-    let (durable, low_water) = store.checkpoint()?;
+    let (durable, low_water) = database.store.checkpoint()?;
     Ok(Value::Text(format!(r#"{{"durable":{durable},"low_water":{low_water}}}"#)))
 }
 
-fn not_yet(_conn: &mut Conn, _arguments: &[Option<String>]) -> Outcome<Value> {
+fn not_yet(_database: &Database, _arguments: &[Option<String>]) -> Outcome<Value> {
     Err(Failure::Told(SQLITE_ERROR, "nvlite: named snapshots are not supported by this version".into()))
 }

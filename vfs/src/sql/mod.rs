@@ -7,7 +7,7 @@ mod tables;
 
 use crate::api::{Api, to_c};
 use crate::error::{Failure, Outcome};
-use crate::file::{Conn, MOST_MMAP, conn_of};
+use crate::file::{Conn, MOST_MMAP, VISIT, Visit, is_ours};
 use crate::instance::{self, ErrorText, Instance};
 use crate::sys::*;
 use std::ffi::c_int;
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn on_new_connection(
 ///
 /// # Safety
 /// `db` is a connection of the instance's library; `error` is null or takes a message.
-pub unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: ErrorText) -> c_int {
+unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: ErrorText) -> c_int {
     // SAFETY: as the caller promises.
     let installed = unsafe { functions::install(instance, db).and_then(|()| tables::install(instance, db)) };
     match installed {
@@ -74,17 +74,25 @@ unsafe fn settle(api: &Api, db: *mut sqlite3) {
         // it is; the program's own first statement says why.
         unsafe { (api.exec)(db, to_c(sql).as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()) };
     };
-    // SAFETY: as the caller promises; no method of the file runs while the answer is used.
-    let ours = || unsafe { database(api, db, "main") }.ok();
-    let Some(conn) = ours() else { return };
-    let (places, journals) = (conn.has_no_mmap_limit(), conn.may_journal());
+    // SAFETY: as the caller promises.
+    let asked = unsafe { visit(api, db, "main", |conn| Ok((conn.has_no_mmap_limit(), conn.may_journal()))) };
+    let Ok((places, journals)) = asked else { return };
     if places {
         run(&format!("PRAGMA main.mmap_size={MOST_MMAP}"));
     }
     if journals {
-        ours().into_iter().for_each(|conn| conn.let_journal_mode_pass(true));
-        run("PRAGMA main.journal_mode=PERSIST");
-        ours().into_iter().for_each(|conn| conn.let_journal_mode_pass(false));
+        // SAFETY: as the caller promises. A file that is gone has nothing to let pass.
+        let let_pass = |pass| unsafe {
+            let told = visit(api, db, "main", |conn| {
+                conn.let_journal_mode_pass(pass);
+                Ok(())
+            });
+            told.is_ok()
+        };
+        if let_pass(true) {
+            run("PRAGMA main.journal_mode=PERSIST");
+            let_pass(false);
+        }
         // SQLite fails an open after which an error is set; that of a statement of ours would do
         run("");
     }
@@ -129,20 +137,26 @@ unsafe fn text_of(api: &Api, value: *mut sqlite3_value) -> Option<String> {
     }
 }
 
-/// Our file of one database of a connection.
+/// Runs something with our file of one database of a connection, as one of SQLite's calls to that file.
 ///
 /// # Safety
-/// `db` is a connection that is evaluating SQL, so that no method of the file is running.
-unsafe fn database<'a>(api: &Api, db: *mut sqlite3, schema: &str) -> Outcome<&'a mut Conn> {
+/// `db` is a connection that is opened, or is evaluating SQL.
+unsafe fn visit<T>(api: &Api, db: *mut sqlite3, schema: &str, run: impl FnOnce(&mut Conn) -> Outcome<T>) -> Outcome<T> {
     let mut file: *mut sqlite3_file = std::ptr::null_mut();
     let name = to_c(schema);
-    // SAFETY: the operation answers a file of this connection, or leaves null.
-    unsafe {
+    let (mut run, mut answer) = (Some(run), None);
+    let mut once = |conn: &mut Conn| answer = run.take().map(|run| run(conn));
+    let mut argument: Visit<'_> = &mut once;
+    // SAFETY: the first operation answers a file of this connection, or leaves null; the second is known to ours alone.
+    let code = unsafe {
         let code = (api.file_control)(db, name.as_ptr(), SQLITE_FCNTL_FILE_POINTER, (&raw mut file).cast());
         if code != SQLITE_OK {
             return Err(Failure::Told(SQLITE_ERROR, format!("nvlite: no database '{schema}'")));
         }
-        conn_of(file)
-            .ok_or_else(|| Failure::Told(SQLITE_ERROR, format!("nvlite: '{schema}' is not open through nvlite")))
-    }
+        if !is_ours(file) {
+            return Err(Failure::Told(SQLITE_ERROR, format!("nvlite: '{schema}' is not open through nvlite")));
+        }
+        (api.file_control)(db, name.as_ptr(), VISIT, (&raw mut argument).cast())
+    };
+    answer.unwrap_or(Err(Failure::Code(code)))
 }

@@ -1,6 +1,6 @@
 //! An eponymous virtual table whose rows are made when it is read, with one optional argument: the schema.
 
-use super::{Value, database, text_of};
+use super::{Value, text_of, visit};
 use crate::error::{Failure, Outcome};
 use crate::file::Conn;
 use crate::instance::Instance;
@@ -163,11 +163,10 @@ unsafe extern "C" fn x_filter(
     let (cursor, vtab) = unsafe { (&mut *cursor.cast::<Cursor>(), &mut *(*cursor).pVtab.cast::<Vtab>()) };
     let api = &vtab.instance.api;
     let run = || {
-        // SAFETY: with `idxNum` 1 there is one value; a query is being evaluated, so no method of the file is running.
+        // SAFETY: with `idxNum` 1 there is one value; a query is being evaluated.
         unsafe {
             let schema = if has_schema != 0 { text_of(api, *values) } else { None };
-            let conn = database(api, vtab.db, schema.as_deref().unwrap_or("main"))?;
-            (vtab.table.rows)(conn)
+            visit(api, vtab.db, schema.as_deref().unwrap_or("main"), vtab.table.rows)
         }
     };
     let outcome = catch_unwind(AssertUnwindSafe(run))

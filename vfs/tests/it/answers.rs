@@ -40,6 +40,16 @@ fn last_errno_is_zero_without_error() {
 }
 
 #[test]
+fn last_errno_is_what_the_system_said() {
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let db = nvlite_vfs::OpenOptions::new().region_dir(site.file("missing")).open(site.path()).unwrap();
+    assert_eq!(fails(db.execute_batch("CREATE TABLE t(x)")) & 0xFF, ffi::SQLITE_CANTOPEN);
+    let mut errno: c_int = -1;
+    assert_eq!(control(&db, ffi::SQLITE_FCNTL_LAST_ERRNO, &mut errno), ffi::SQLITE_OK);
+    assert_eq!(std::io::Error::from_raw_os_error(errno).kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
 fn size_hint_chunk_size_and_overwrite_are_accepted() {
     let site = Site::new(nvlite_vfs::Medium::File);
     let db = with_table(&site);
@@ -136,7 +146,7 @@ fn lock_timeout_answers_the_one_before() {
 }
 
 #[test]
-fn external_reader_means_another_process() {
+fn another_connection_of_this_process_is_no_external_reader() {
     let site = Site::new(nvlite_vfs::Medium::File);
     let db = with_table(&site);
     let _second = site.open();

@@ -67,3 +67,65 @@ fn vacuum_into_makes_a_stock_copy() {
         check(&copy);
     });
 }
+
+#[test]
+fn without_a_vfs_in_its_name_an_attached_file_is_ours_like_the_main_one() {
+    on_both(|site| {
+        let db = site.open();
+        attach(&db, &site.file("two.db").display().to_string(), "two");
+        db.execute_batch("CREATE TABLE two.t(x); INSERT INTO two.t VALUES (2)").unwrap();
+        assert_eq!(text(&db, "SELECT value FROM nvlite_stat('two') WHERE name='medium'"), "file");
+        assert_eq!(std::fs::read(site.file("two.db")).unwrap()[18], 3, "it bears the mark");
+        db.execute_batch("DETACH two").unwrap();
+        assert_eq!(int(&stock(&site.file("two.db")), "SELECT sum(x) FROM t"), 2);
+    });
+}
+
+#[test]
+fn vacuum_into_without_a_vfs_goes_through_us_and_leaves_a_stock_copy() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 200, 300);
+        // A default VFS never sees a parameter of ours; that this one is refused shows whose the copy is.
+        let bad = format!("file:{}?medium=tape", site.file("refused.db").display());
+        assert_eq!(code(&db.execute("VACUUM INTO ?1", [bad]).unwrap_err()), rusqlite::ffi::SQLITE_CANTOPEN);
+        let copy = site.file("copy.db");
+        db.execute("VACUUM INTO ?1", [copy.display().to_string()]).unwrap();
+        let beside: Vec<_> = site.side_files().into_iter().filter(|name| name.starts_with("copy.db-")).collect();
+        assert_eq!(beside, Vec::<String>::new(), "its last close was a clean one");
+        let copy = stock(&copy);
+        assert_eq!(int(&copy, "SELECT count(*) FROM t"), 200);
+        check(&copy);
+    });
+}
+
+/// A stock main database, exclusively locked, that asks for WAL: unqualified, both reach the attached file as missing calls.
+#[test]
+fn exclusive_wal_by_the_back_door_harms_nobody() {
+    on_both(|site| {
+        nvlite_vfs::register().unwrap();
+        let db = stock(&site.file("main.db"));
+        attach(&db, &site.uri("app.db"), "n");
+        db.execute_batch("CREATE TABLE n.t(x); INSERT INTO n.t VALUES (1)").unwrap();
+        let other = site.open();
+        assert_eq!(int(&other, "SELECT sum(x) FROM t"), 1);
+        db.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+        // What it is told, and whether it can go on, is SQLite's affair.
+        let told = db.query_row("PRAGMA journal_mode=WAL", (), |row| row.get::<_, String>(0));
+        let written = db.execute_batch("INSERT INTO n.t VALUES (2)");
+        eprintln!("{told:?} {written:?}");
+        let sum = if written.is_ok() { 3 } else { 1 };
+        assert_eq!(int(&other, "SELECT sum(x) FROM t"), sum);
+        check(&other);
+        drop(db);
+        other.execute_batch("INSERT INTO t VALUES (10)").unwrap();
+        assert_eq!(int(&site.open(), "SELECT sum(x) FROM t"), sum + 10);
+        assert!(!site.file("app.db-wal").exists());
+        close(other);
+        assert_eq!(&std::fs::read(site.path()).unwrap()[18..20], [1, 1]);
+        let again = site.open();
+        assert_eq!(int(&again, "SELECT sum(x) FROM t"), sum + 10);
+        close(again);
+        check(&site.stock());
+    });
+}

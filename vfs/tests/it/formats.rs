@@ -4,6 +4,7 @@ use crate::support::*;
 use nvlite_vfs::Medium;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 #[test]
@@ -58,6 +59,55 @@ fn vacuum_keeps_the_page_size() {
         db.execute_batch("PRAGMA page_size=8192; VACUUM").unwrap();
         assert_eq!(int(&db, "PRAGMA page_size"), 4096);
         check(&db);
+    });
+}
+
+#[test]
+fn vacuum_switches_auto_vacuum() {
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 300, 1000);
+        let other = site.open();
+        for mode in [1, 2, 0] {
+            db.execute_batch(&format!("PRAGMA auto_vacuum={mode}; VACUUM")).unwrap();
+            assert_eq!((int(&db, "PRAGMA auto_vacuum"), int(&other, "SELECT count(*) FROM t")), (mode, 300));
+            check(&db);
+            check(&other);
+            assert_eq!(int(&site.open(), "PRAGMA auto_vacuum"), mode, "the header says so to a new connection");
+        }
+        db.execute_batch("PRAGMA auto_vacuum=FULL; VACUUM; DELETE FROM t WHERE id>10").unwrap();
+        assert!(int(&db, "PRAGMA page_count") < 20, "and it is done");
+        close(db);
+        close(other);
+        let view = site.stock();
+        assert_eq!((int(&view, "PRAGMA auto_vacuum"), int(&view, "SELECT count(*) FROM t")), (1, 10));
+        check(&view);
+    });
+}
+
+#[test]
+fn a_database_can_be_reset() {
+    use rusqlite::config::DbConfig::SQLITE_DBCONFIG_RESET_DATABASE;
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 300, 1000);
+        // A reset starts the schema's version again at 1, and it is by the version that other connections notice.
+        fill(&db, "s", 1, 1);
+        let other = site.open();
+        assert_eq!(int(&other, "SELECT count(*) FROM t"), 300);
+        db.set_db_config(SQLITE_DBCONFIG_RESET_DATABASE, true).unwrap();
+        db.execute_batch("VACUUM").unwrap();
+        db.set_db_config(SQLITE_DBCONFIG_RESET_DATABASE, false).unwrap();
+        for view in [&db, &other] {
+            assert_eq!(int(view, "SELECT count(*) FROM sqlite_schema"), 0);
+            check(view);
+        }
+        fill(&other, "u", 10, 100);
+        assert_eq!(int(&db, "SELECT count(*) FROM u"), 10);
+        close(db);
+        close(other);
+        assert_eq!(int(&site.stock(), "SELECT count(*) FROM u"), 10);
+        check(&site.stock());
     });
 }
 
@@ -134,6 +184,33 @@ fn backup_into_and_out_of() {
 }
 
 #[test]
+fn a_backup_from_another_page_size_needs_a_fresh_database() {
+    // A limit that is documented: with a journal in memory SQLite does not change the page size of a database.
+    for size in [512, 65536] {
+        on_both(|site| {
+            let source = stock(&site.file("stock.db"));
+            source.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+            fill(&source, "t", 300, 700);
+            let mut used = site.open();
+            fill(&used, "u", 20, 300);
+            let refused = Backup::new(&source, &mut used).unwrap().step(-1).unwrap_err();
+            assert_eq!(code(&refused) & 0xFF, rusqlite::ffi::SQLITE_READONLY);
+            assert_eq!((int(&used, "SELECT count(*) FROM u"), int(&used, "PRAGMA page_size")), (20, 4096));
+            check(&used);
+            used.execute_batch("INSERT INTO u(body) VALUES (1)").unwrap();
+            let mut fresh = site.open_file("fresh.db");
+            copy(&source, &mut fresh, -1);
+            assert_eq!((int(&fresh, "SELECT count(*) FROM t"), int(&fresh, "PRAGMA page_size")), (300, size));
+            check(&fresh);
+            fresh.execute_batch("INSERT INTO t(body) VALUES (1)").unwrap();
+            check(&site.open_file("fresh.db"));
+            close(fresh);
+            check(&stock(&site.file("fresh.db")));
+        });
+    }
+}
+
+#[test]
 fn a_backup_of_one_step_is_one_snapshot() {
     on_both(|site| {
         let ours = site.open();
@@ -191,35 +268,52 @@ fn large_sorts_spill_into_temporary_files() {
     });
 }
 
+/// The page that nobody writes stands here.
+const PENDING: u64 = 1 << 30;
+
 #[test]
 fn the_page_at_1_gib_is_a_hole() {
-    // A stock file of 1 GiB and a little, nearly all of it one hole in the file system, and free pages in SQLite's eyes.
-    const PENDING: u64 = 1 << 30;
-    let site = Site::new(Medium::File);
-    let size = 65536;
-    let plain = site.stock();
-    plain.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
-    fill(&plain, "t", 10, 1000);
-    close(plain);
-    make_large(&site.path(), size, PENDING / size - 3);
-    let lock_page = i64::try_from(PENDING / size + 1).unwrap();
-    let db = site.open();
-    fill(&db, "u", 20, 60_000);
-    assert!(int(&db, "PRAGMA page_count") > lock_page + 3, "the file has grown over the hole");
-    assert_eq!(int(&db, "SELECT count(*) FROM u"), 20);
-    let other = site.open();
-    assert_eq!(int(&other, "SELECT sum(length(body)) FROM u"), 1_200_000);
-    close(other);
-    close(db);
-    let again = site.stock();
-    assert_eq!(int(&again, "SELECT sum(length(body)) FROM u"), 1_200_000);
-    assert_eq!(int(&again, "SELECT sum(length(body)) FROM t"), 10_000);
+    // A stock file of nearly 1 GiB, all but its first pages one hole in the file system, and nobody's in SQLite's eyes.
+    for (medium, size) in [(Medium::File, 65536), (Medium::File, 4096), (Medium::Ram, 4096)] {
+        eprintln!("medium {medium:?}, page size {size}");
+        let site = Site::new(medium);
+        let plain = site.stock();
+        plain.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+        fill(&plain, "t", 10, 1000);
+        let used = int(&plain, "PRAGMA page_count").unsigned_abs();
+        close(plain);
+        let large = PENDING / size - 3;
+        make_large(&site.path(), size, large);
+        let lock_page = i64::try_from(PENDING / size + 1).unwrap();
+        let db = site.open();
+        fill(&db, "u", 20, 60_000);
+        assert!(int(&db, "PRAGMA page_count") > lock_page + 3, "the file has grown over the hole");
+        assert_eq!(int(&db, "SELECT count(*) FROM u"), 20);
+        let other = site.open();
+        assert_eq!(int(&other, "SELECT sum(length(body)) FROM u"), 1_200_000);
+        close(other);
+        close(db);
+        let stock_view = site.stock();
+        assert_eq!(int(&stock_view, "SELECT sum(length(body)) FROM u"), 1_200_000);
+        close(stock_view);
+        // What was nobody's becomes free, so that every page has its place and SQLite's check has nothing to say.
+        make_free(&site.path(), size, used + 1, large);
+        let db = site.open();
+        check(&db);
+        db.execute_batch("DELETE FROM t WHERE id>5; DELETE FROM u WHERE id>5; VACUUM").unwrap();
+        assert!(int(&db, "PRAGMA page_count") < 100, "cut off below the hole");
+        assert_eq!(int(&db, "SELECT sum(length(body)) FROM u"), 300_000);
+        check(&db);
+        check(&site.open());
+        close(db);
+        assert!(std::fs::metadata(site.path()).unwrap().len() < 100 * size);
+        check(&site.stock());
+    }
 }
 
 /// Extends a database to `pages` without anything in them: the header says so, the file is sparse.
 fn make_large(path: &std::path::Path, size: u64, pages: u64) {
-    use std::os::unix::fs::FileExt;
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.set_len(size * pages).unwrap();
     file.write_all_at(&u32::try_from(pages).unwrap().to_be_bytes(), 28).unwrap();
 }
@@ -283,4 +377,24 @@ fn a_page_size_that_was_never_committed_is_not_kept_with_the_region() {
             check(&stock(&site.file(&name)));
         }
     });
+}
+
+/// Puts pages `first` to `last`, which nobody uses, on the empty list of free pages: only its trunks are written.
+fn make_free(path: &std::path::Path, size: u64, first: u64, last: u64) {
+    let word = |number: u64| u32::try_from(number).unwrap().to_be_bytes();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut list = [0xFF; 8];
+    file.read_exact_at(&mut list, 32).unwrap();
+    assert_eq!(list, [0; 8]);
+    // SQLite leaves the last six places of a trunk unused.
+    let leaves = size / 4 - 8;
+    let mut trunk = first;
+    while trunk <= last {
+        let end = (trunk + leaves).min(last);
+        let next = if end < last { end + 1 } else { 0 };
+        let words: Vec<u8> = [next, end - trunk].into_iter().chain(trunk + 1..=end).flat_map(word).collect();
+        file.write_all_at(&words, (trunk - 1) * size).unwrap();
+        trunk = end + 1;
+    }
+    file.write_all_at(&[word(first), word(last - first + 1)].concat(), 32).unwrap();
 }

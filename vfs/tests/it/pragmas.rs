@@ -43,6 +43,29 @@ fn locking_mode_is_normal() {
 }
 
 #[test]
+fn exclusive_wal_harms_nobody() {
+    on_both(|site| {
+        let db = site.open();
+        db.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+        let other = site.open();
+        for pragma in ["PRAGMA locking_mode=EXCLUSIVE", "PRAGMA main.locking_mode=EXCLUSIVE"] {
+            assert_eq!(text(&db, pragma), "normal");
+            assert_eq!(text(&db, "PRAGMA journal_mode=WAL"), "memory");
+            db.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+            other.execute_batch("INSERT INTO t VALUES (3)").unwrap();
+        }
+        assert_eq!((int(&db, "SELECT sum(x) FROM t"), int(&other, "SELECT sum(x) FROM t")), (11, 11));
+        assert!(!site.file("app.db-wal").exists());
+        close(db);
+        close(other);
+        let again = site.open();
+        assert_eq!(int(&again, "SELECT sum(x) FROM t"), 11);
+        close(again);
+        check(&site.stock());
+    });
+}
+
+#[test]
 fn wal_checkpoint_answers_sqlites_row() {
     on_both(|site| {
         let db = site.open();

@@ -45,6 +45,38 @@ fn checkpoint_writes_home() {
 }
 
 #[test]
+fn of_several_attached_databases_the_one_that_is_named() {
+    on_both(|site| {
+        let db = site.open();
+        for (name, size) in [("two", 8192), ("three", 1024)] {
+            let uri = site.uri(&format!("{name}.db"));
+            db.execute_batch(&format!("ATTACH '{uri}' AS {name}; PRAGMA {name}.page_size={size}")).unwrap();
+            db.execute_batch(&format!("CREATE TABLE {name}.t(x)")).unwrap();
+        }
+        db.execute_batch("CREATE TABLE t(x)").unwrap();
+        let stat = |schema: &str, name: &str| {
+            int(&db, &format!("SELECT value FROM nvlite_stat('{schema}') WHERE name='{name}'"))
+        };
+        let sizes = ["main", "two", "three"].map(|schema| stat(schema, "page_size"));
+        assert_eq!(sizes, [4096, 8192, 1024]);
+        let commits = || ["main", "two", "three"].map(|schema| stat(schema, "commits"));
+        let before = commits();
+        db.execute_batch("INSERT INTO two.t VALUES (1); INSERT INTO two.t SELECT randomblob(40000)").unwrap();
+        assert_eq!(commits(), [before[0], before[1] + 2, before[2]]);
+        let length = |name: &str| std::fs::metadata(site.file(name)).unwrap().len();
+        let lengths = || ["app.db", "two.db", "three.db"].map(length);
+        let before = lengths();
+        let answer = text(&db, "SELECT nvlite_checkpoint('two')");
+        let jci = stat("two", "jci_published");
+        assert_eq!(answer, format!(r#"{{"durable":{jci},"home":{jci}}}"#));
+        let after = lengths();
+        assert!((after[0], after[2]) == (before[0], before[2]) && after[1] > 40_000, "{before:?} {after:?}");
+        let message = db.query_row("SELECT nvlite_checkpoint('four')", (), |_| Ok(())).unwrap_err().to_string();
+        assert!(message.contains("no database 'four'"), "{message}");
+    });
+}
+
+#[test]
 fn functions_that_act_are_not_for_triggers_and_views() {
     let site = Site::new(Medium::File);
     let db = site.open();
