@@ -68,7 +68,7 @@ fn of_several_attached_databases_the_one_that_is_named() {
         let before = lengths();
         let answer = text(&db, "SELECT nvlite_checkpoint('two')");
         let jci = stat("two", "jci_published");
-        assert_eq!(answer, format!(r#"{{"durable":{jci},"home":{jci}}}"#));
+        assert_eq!(answer, format!(r#"{{"durable":{jci},"low_water":{jci}}}"#));
         let after = lengths();
         assert!((after[0], after[2]) == (before[0], before[2]) && after[1] > 40_000, "{before:?} {after:?}");
         let message = db.query_row("SELECT nvlite_checkpoint('four')", (), |_| Ok(())).unwrap_err().to_string();
