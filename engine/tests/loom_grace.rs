@@ -49,7 +49,7 @@ impl World {
 }
 
 #[test]
-fn a_moved_block_is_not_reused_under_a_read() {
+fn p12_a_moved_block_is_not_reused_under_a_read() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -73,7 +73,7 @@ fn a_moved_block_is_not_reused_under_a_read() {
 }
 
 #[test]
-fn a_moved_block_is_not_reused_under_a_pointer() {
+fn p12_a_moved_block_is_not_reused_under_a_pointer() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -99,7 +99,7 @@ fn a_moved_block_is_not_reused_under_a_pointer() {
 }
 
 #[test]
-fn an_old_version_is_not_reused_under_a_pin() {
+fn p12_an_old_version_is_not_reused_under_a_pin() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -124,7 +124,7 @@ fn an_old_version_is_not_reused_under_a_pin() {
 }
 
 #[test]
-fn a_slot_claimed_meanwhile_is_not_overlooked() {
+fn p12_a_slot_claimed_meanwhile_is_not_overlooked() {
     loom::model(|| {
         let (w, _) = world();
         let reader = {
