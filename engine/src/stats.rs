@@ -71,6 +71,8 @@ impl Engine {
             ("pages_hot_dirty", dirty),
             ("pages_cold", cold),
             ("cold_blocks", u64::from(self.pages.cold_used())),
+            ("virtblocks_present", u64::from(head.virts_present.load(Ordering::Relaxed))),
+            ("virtblocks_free", u64::from(head.free_virts.load(Ordering::Relaxed))),
             ("ring_slots", self.layout.ring_slots),
             ("ring_used", read(&head.ring_head) - read(&head.ring_tail)),
             ("heads", heads_len(self)),

@@ -91,7 +91,7 @@ fn model(f: impl Fn() + Sync + Send + 'static) {
 }
 
 #[test]
-fn no_reader_sees_half_of_a_commit_in_place() {
+fn p2_no_reader_sees_half_of_a_commit_in_place() {
     model(|| {
         let (w, nos) = world();
         let reader = {
@@ -105,7 +105,7 @@ fn no_reader_sees_half_of_a_commit_in_place() {
 }
 
 #[test]
-fn no_reader_sees_half_of_one_of_two_commits() {
+fn p2_no_reader_sees_half_of_one_of_two_commits() {
     model(|| {
         let (w, nos) = world();
         let reader = {
@@ -121,7 +121,7 @@ fn no_reader_sees_half_of_one_of_two_commits() {
 }
 
 #[test]
-fn two_readers_each_see_one_commit() {
+fn p2_two_readers_each_see_one_commit() {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
     builder.check(|| {

@@ -51,7 +51,7 @@ impl World {
 }
 
 #[test]
-fn a_moved_block_is_not_reused_under_a_read() {
+fn p12_a_moved_block_is_not_reused_under_a_read() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -75,7 +75,7 @@ fn a_moved_block_is_not_reused_under_a_read() {
 }
 
 #[test]
-fn a_moved_block_is_not_reused_under_a_pointer() {
+fn p12_a_moved_block_is_not_reused_under_a_pointer() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -108,7 +108,7 @@ fn a_moved_block_is_not_reused_under_a_pointer() {
 }
 
 #[test]
-fn an_old_version_is_not_reused_under_a_pin() {
+fn p12_an_old_version_is_not_reused_under_a_pin() {
     loom::model(|| {
         let (w, me) = world();
         let reader = {
@@ -135,7 +135,7 @@ fn an_old_version_is_not_reused_under_a_pin() {
 }
 
 #[test]
-fn a_slot_claimed_meanwhile_is_not_overlooked() {
+fn p12_a_slot_claimed_meanwhile_is_not_overlooked() {
     loom::model(|| {
         let (w, _) = world();
         let reader = {

@@ -62,7 +62,7 @@ fn bounded(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
 }
 
 #[test]
-fn two_writers_exclude_each_other_and_both_are_served() {
+fn p11_two_writers_exclude_each_other_and_both_are_served() {
     bounded(3, || {
         let (w, nos) = world(2);
         let other = {
@@ -76,7 +76,7 @@ fn two_writers_exclude_each_other_and_both_are_served() {
 }
 
 #[test]
-fn a_holder_releases_to_two_waiters_and_both_are_served() {
+fn p11_a_holder_releases_to_two_waiters_and_both_are_served() {
     bounded(2, || {
         let (w, nos) = world(3);
         assert_eq!(w.queue.try_hold(&w.slots, nos[0], &w.live), Hold::Held);
@@ -94,7 +94,7 @@ fn a_holder_releases_to_two_waiters_and_both_are_served() {
 }
 
 #[test]
-fn the_impatient_do_not_make_the_patient_sleep_for_ever() {
+fn p11_the_impatient_do_not_make_the_patient_sleep_for_ever() {
     bounded(3, || {
         let (w, nos) = world(2);
         let patient = {
@@ -115,7 +115,7 @@ fn the_impatient_do_not_make_the_patient_sleep_for_ever() {
 }
 
 #[test]
-fn a_dead_holders_lock_goes_to_one_heir_who_is_told() {
+fn p11_a_dead_holders_lock_goes_to_one_heir_who_is_told() {
     bounded(3, || {
         let slots = Slots::model(3);
         let died = Arc::new(AtomicBool::new(false));

@@ -102,7 +102,7 @@ fn stage() -> (tempfile::TempDir, World) {
 }
 
 #[test]
-fn a_killed_holder_is_told_to_every_next_one_until_it_is_repaired() {
+fn p13_a_killed_holder_is_told_to_every_next_one_until_it_is_repaired() {
     let (dir, w) = stage();
     let me = w.claim();
     let mut first = Actor::play("holder", dir.path());
@@ -138,7 +138,7 @@ fn a_killed_holder_is_told_to_every_next_one_until_it_is_repaired() {
 }
 
 #[test]
-fn a_dead_attachments_number_given_to_a_new_one_does_not_revive_it() {
+fn p13_a_dead_attachments_number_given_to_a_new_one_does_not_revive_it() {
     let (dir, w) = stage();
     let me = w.claim();
     let mut first = Actor::play("holder", dir.path());
@@ -156,7 +156,7 @@ fn a_dead_attachments_number_given_to_a_new_one_does_not_revive_it() {
 }
 
 #[test]
-fn a_dead_readers_slot_is_reclaimed_with_its_pin_and_its_pointers() {
+fn p13_a_dead_readers_slot_is_reclaimed_with_its_pin_and_its_pointers() {
     let (dir, w) = stage();
     w.clock().init(Jci(7));
     let mut reader = Actor::play("reader", dir.path());
@@ -179,7 +179,7 @@ fn a_dead_readers_slot_is_reclaimed_with_its_pin_and_its_pointers() {
 }
 
 #[test]
-fn a_death_is_seen_although_a_forked_child_lives_on() {
+fn p13_a_death_is_seen_although_a_forked_child_lives_on() {
     let (dir, w) = stage();
     let mut parent = Actor::play("forker", dir.path());
     let (number, child) = (parent.hear_number(), parent.hear_number() as i32);
@@ -193,7 +193,7 @@ fn a_death_is_seen_although_a_forked_child_lives_on() {
 }
 
 #[test]
-fn the_attach_lock_is_one_at_a_time_and_ends_with_its_holder() {
+fn p13_the_attach_lock_is_one_at_a_time_and_ends_with_its_holder() {
     let (dir, w) = stage();
     let mut other = Actor::play("attacher", dir.path());
     other.hear();
@@ -210,7 +210,7 @@ fn the_attach_lock_is_one_at_a_time_and_ends_with_its_holder() {
 }
 
 #[test]
-fn a_gate_whose_owner_is_killed_is_repaired_by_a_reader() {
+fn p2_p13_a_gate_whose_owner_is_killed_is_repaired_by_a_reader() {
     let (dir, w) = stage();
     w.clock().init(Jci(3));
     let me = w.claim();
@@ -230,7 +230,7 @@ fn a_gate_whose_owner_is_killed_is_repaired_by_a_reader() {
 }
 
 #[test]
-fn a_child_knows_that_it_is_one_and_can_begin_anew() {
+fn p13_a_child_knows_that_it_is_one_and_can_begin_anew() {
     let guard = ForkGuard::new().expect("a guard");
     assert!(!guard.in_child());
     // SAFETY: the child makes a guard (no allocation: the page is there) and exits.

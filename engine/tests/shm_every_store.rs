@@ -218,12 +218,12 @@ fn at_every_store(role: &str, before: impl Fn(&World, &Path, SlotNo), after: imp
 fn nothing(_: &World, _: &Path, _: SlotNo) {}
 
 #[test]
-fn of_one_that_holds_and_releases() {
+fn p13_death_at_every_store_of_one_that_holds_and_releases() {
     at_every_store("hold and release", nothing, |_, _| {});
 }
 
 #[test]
-fn of_one_that_hands_over_to_a_waiter() {
+fn p13_death_at_every_store_of_one_that_hands_over_to_a_waiter() {
     let (waiter, dead) = (RefCell::new(None), Arc::new(AtomicBool::new(false)));
     let start = |_: &World, dir: &Path, _| {
         dead.store(false, Ordering::Relaxed);
@@ -254,43 +254,43 @@ fn of_one_that_hands_over_to_a_waiter() {
 }
 
 #[test]
-fn of_a_leader_of_the_flush() {
+fn p13_death_at_every_store_of_a_leader_of_the_flush() {
     at_every_store("lead", nothing, |_, _| {});
 }
 
 #[test]
-fn of_one_that_commits_through_the_gate() {
+fn p13_death_at_every_store_of_one_that_commits_through_the_gate() {
     at_every_store("commit", nothing, |_, _| {});
 }
 
 #[test]
-fn of_a_reader() {
+fn p13_death_at_every_store_of_a_reader() {
     at_every_store("read", nothing, |_, _| {});
 }
 
 #[test]
-fn of_a_waiter_for_a_held_lock() {
+fn p13_death_at_every_store_of_a_waiter_for_a_held_lock() {
     let hold = |w: &World, _: &Path, me| assert_eq!(w.queue().try_hold(&w.slots, me, &w.live), Hold::Held);
     at_every_store("wait in vain", hold, |w, me| w.queue().release(&w.slots, me));
 }
 
 #[test]
-fn of_a_waiter_for_a_free_lock() {
+fn p13_death_at_every_store_of_a_waiter_for_a_free_lock() {
     at_every_store("wait for a free lock", nothing, |_, _| {});
 }
 
 #[test]
-fn of_one_that_repairs_what_another_left() {
+fn p13_death_at_every_store_of_one_that_repairs_what_another_left() {
     at_every_store("repair", |_, dir, _| die_holding(dir), |_, _| {});
 }
 
 #[test]
-fn of_one_that_claims_and_reaps() {
+fn p13_death_at_every_store_of_one_that_claims_and_reaps() {
     at_every_store("claim and reap", |_, dir, _| die_reading(dir), |_, _| {});
 }
 
 #[test]
-fn of_one_that_attaches_under_a_dead_ones_number() {
+fn p13_death_at_every_store_of_one_that_attaches_under_a_dead_ones_number() {
     at_every_store("attach", |_, dir, _| die_reading(dir), |_, _| {});
 }
 

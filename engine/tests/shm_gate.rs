@@ -69,7 +69,7 @@ fn commit(w: &World, me: SlotNo, jci: Jci, pins: &mut Vec<u64>) -> bool {
 }
 
 #[test]
-fn no_reader_sees_half_of_a_commit() {
+fn p2_no_reader_sees_half_of_a_commit() {
     let dir = tempfile::tempdir().expect("a directory");
     let w = World::join(dir.path());
     let me = w.claim();

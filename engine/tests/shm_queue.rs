@@ -90,7 +90,7 @@ fn undisturbed(limit: Duration, mut f: impl FnMut() -> (Duration, bool)) {
 }
 
 #[test]
-fn first_come_is_first_served() {
+fn p11_first_come_is_first_served() {
     undisturbed(GRANT_EXPIRES, || {
         let w = World::solo();
         let me = w.claim();
@@ -118,7 +118,7 @@ fn first_come_is_first_served() {
 }
 
 #[test]
-fn a_place_is_kept_between_two_sleeps_of_one_busy_handler() {
+fn p11_a_place_is_kept_between_two_sleeps_of_one_busy_handler() {
     undisturbed(GRANT_EXPIRES, || {
         let w = World::solo();
         let (me, first, second) = (w.claim(), w.claim(), w.claim());
@@ -144,7 +144,7 @@ fn a_place_is_kept_between_two_sleeps_of_one_busy_handler() {
 }
 
 #[test]
-fn a_wait_ends_early_only_with_the_lock_and_never_late() {
+fn p11_a_wait_ends_early_only_with_the_lock_and_never_late() {
     let w = World::solo();
     let (holder, waiter) = (w.claim(), w.claim());
     hold(&w, holder);
@@ -164,7 +164,7 @@ fn a_wait_ends_early_only_with_the_lock_and_never_late() {
 }
 
 #[test]
-fn a_grant_is_kept_for_its_owner_then_lost() {
+fn p11_a_grant_is_kept_for_its_owner_then_lost() {
     let w = World::solo();
     let (holder, waiter, other) = (w.claim(), w.claim(), w.claim());
     hold(&w, holder);
@@ -187,7 +187,7 @@ fn a_grant_is_kept_for_its_owner_then_lost() {
 }
 
 #[test]
-fn a_grant_to_a_closed_connection_is_nobodys() {
+fn p11_a_grant_to_a_closed_connection_is_nobodys() {
     let w = World::solo();
     let (holder, waiter, other) = (w.claim(), w.claim(), w.claim());
     hold(&w, holder);
@@ -200,7 +200,7 @@ fn a_grant_to_a_closed_connection_is_nobodys() {
 }
 
 #[test]
-fn a_stopped_waiter_delays_the_queue_once() {
+fn p11_a_stopped_waiter_delays_the_queue_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let w = World::join(dir.path());
     let me = w.claim();
@@ -223,7 +223,7 @@ fn a_stopped_waiter_delays_the_queue_once() {
 }
 
 #[test]
-fn a_waiter_takes_over_from_a_holder_killed_meanwhile() {
+fn p11_a_waiter_takes_over_from_a_holder_killed_meanwhile() {
     let dir = tempfile::tempdir().expect("a directory");
     let w = World::join(dir.path());
     let me = w.claim();
@@ -244,7 +244,7 @@ fn a_waiter_takes_over_from_a_holder_killed_meanwhile() {
 }
 
 #[test]
-fn a_lock_left_for_those_who_sleep_elsewhere_is_taken_by_nobody_else() {
+fn p11_a_lock_left_for_those_who_sleep_elsewhere_is_taken_by_nobody_else() {
     undisturbed(Duration::from_millis(2), || {
         let w = World::solo();
         let (holder, outsider, fast, waiter) = (w.claim(), w.claim(), w.claim(), w.claim());
@@ -277,7 +277,7 @@ fn a_lock_left_for_those_who_sleep_elsewhere_is_taken_by_nobody_else() {
 }
 
 #[test]
-fn a_connection_that_sleeps_elsewhere_is_not_starved() {
+fn p11_a_connection_that_sleeps_elsewhere_is_not_starved() {
     let w = World::solo();
     let (outsider, writers) = (w.claim(), [(); 3].map(|()| w.claim()));
     let stop = AtomicBool::new(false);
@@ -311,7 +311,7 @@ fn a_connection_that_sleeps_elsewhere_is_not_starved() {
 }
 
 #[test]
-fn writers_killed_at_random_leave_no_two_writers_and_no_stuck_queue() {
+fn p11_writers_killed_at_random_leave_no_two_writers_and_no_stuck_queue() {
     let dir = tempfile::tempdir().expect("a directory");
     let w = World::join(dir.path());
     let me = w.claim();

@@ -45,6 +45,26 @@ pub fn tmpfs(dir: &Path, kib: u64) -> bool {
     mounted
 }
 
+/// A shell with a `/dev/shm` of its own, as in another container, in which `script` runs; the caller adds `$0` and further
+/// arguments. Says what is skipped if that may not be done here.
+#[must_use]
+pub fn other_shm(script: &str) -> Option<std::process::Command> {
+    let script = format!("mount -t tmpfs tmpfs /dev/shm || exit 1; {script}");
+    // root's own right, or that of root in a user namespace
+    for how in ["-m", "-rm"] {
+        let shell = |script: &str| {
+            let mut command = std::process::Command::new("unshare");
+            command.args([how, "sh", "-c", script]);
+            command
+        };
+        if shell("mount -t tmpfs tmpfs /dev/shm").output().is_ok_and(|out| out.status.success()) {
+            return Some(shell(&script));
+        }
+    }
+    skipped("right to mount another /dev/shm");
+    None
+}
+
 /// Says aloud what is missing: past the test harness, which shows what a test prints only if it fails.
 pub fn skipped(what: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -173,10 +173,84 @@ fn the_vfs_sees_the_top_of_the_engine_only() {
     none("vfs and ext name only the top of the engine", &findings);
 }
 
+/// Where the rules of the protocol are defined, one heading each.
+const PROTOCOL: &str = "docs/protocol.md";
+
+/// Whether this is the number of a rule or a hazard.
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_prefix(['P', 'H']).unwrap_or("");
+    (1..=2).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The numbers that a line cites.
+fn cited(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| is_number(word))
+}
+
+/// The tests of a source file by name.
+fn tests_of(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        match line.strip_prefix("fn ") {
+            Some(rest) if is_test => found.push(rest.split('(').next().unwrap_or("").to_owned()),
+            _ => {}
+        }
+        is_test = line.starts_with("#[test]") || (is_test && line.starts_with("#["));
+    }
+    found
+}
+
+/// The numbers that a test bears: `p2_p13_a_gate` bears P2 and P13.
+fn borne(test: &str) -> Vec<String> {
+    test.split('_').map(str::to_uppercase).take_while(|word| is_number(word)).collect()
+}
+
+fn rules() -> Vec<String> {
+    let text = fs::read_to_string(repo().join(PROTOCOL)).expect("the protocol");
+    let headings = text.lines().filter_map(|line| line.strip_prefix("### "));
+    headings.filter_map(|heading| cited(heading).next().map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_rule_that_is_cited_is_defined() {
+    let rules = rules();
+    let twice = rules.iter().filter(|rule| rules.iter().filter(|other| other == rule).count() > 1);
+    none("a rule is defined once", &twice.cloned().collect::<Vec<_>>());
+    let all: Vec<String> = (1..=19).map(|n| format!("P{n}")).chain((1..=8).map(|n| format!("H{n}"))).collect();
+    let missing = all.iter().filter(|rule| !rules.contains(rule));
+    none("the protocol has P1 to P19 and H1 to H8", &missing.cloned().collect::<Vec<_>>());
+    let texts = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci"];
+    let endings = [".rs", ".sh", ".md", ".py", ".c", "run", "init"];
+    let mut findings = Vec::new();
+    for (name, text) in PACKAGES.iter().chain(&texts).flat_map(|dir| files(dir, &endings)) {
+        for (i, line) in text.lines().enumerate().filter(|_| name != "tests/tests/tidy.rs") {
+            let unknown = cited(line).filter(|number| !rules.iter().any(|rule| rule == number));
+            findings.extend(unknown.map(|number| format!("{name}:{}: {number}", i + 1)));
+        }
+    }
+    none(&format!("a rule that is cited has a heading in {PROTOCOL}"), &findings);
+}
+
+#[test]
+fn every_rule_has_a_test_that_bears_its_number() {
+    let tests: Vec<String> = sources(PACKAGES).iter().flat_map(|(_, text)| tests_of(text)).collect();
+    let untested = rules().into_iter().filter(|rule| !tests.iter().any(|test| borne(test).contains(rule)));
+    none("a rule has a test named after it", &untested.collect::<Vec<_>>());
+    let text = fs::read_to_string(repo().join(PROTOCOL)).expect("the protocol");
+    let named = text.split('`').skip(1).step_by(2).filter(|name| !borne(name).is_empty() && name.contains('_'));
+    let gone = named.filter(|name| !tests.iter().any(|test| test == name));
+    none(&format!("a test that {PROTOCOL} names exists"), &gone.map(str::to_owned).collect::<Vec<_>>());
+}
+
 #[test]
 fn the_rules_can_fail() {
     let text = "use crate::pages::Virt;\n// crate::store\nuse crate::{shm::Slot, base};\nlet x = my_crate::commit;\nuse crate::{\n";
     let names: Vec<_> =
         named_modules(text, "crate::").into_iter().map(|(line, name)| format!("{line} {name}")).collect();
     assert_eq!(names, ["1 pages", "3 shm", "3 base", "5 a_group_over_several_lines"]);
+    assert_eq!(cited("P1, (H8) p2_x P100 xP3 P4_a `P22`/H9").collect::<Vec<_>>(), ["P1", "H8", "P22", "H9"]);
+    let text = "#[test]\n#[ignore]\nfn p2_p13_a() {\n}\n    #[test]\n    fn b() {}\n\nfn p3_c() {}\n";
+    assert_eq!(tests_of(text), ["p2_p13_a", "b"]);
+    assert_eq!((borne("p2_p13_a"), borne("b_p1")), (vec!["P2".to_owned(), "P13".to_owned()], vec![]));
 }

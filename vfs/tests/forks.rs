@@ -32,7 +32,7 @@ fn in_child(child: impl FnOnce() -> i32) -> i32 {
 }
 
 #[test]
-fn a_child_can_neither_use_nor_harm_the_parents_connection() {
+fn p13_a_child_can_neither_use_nor_harm_the_parents_connection() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_both(|site| {
         let db = site.open();
@@ -54,7 +54,7 @@ fn a_child_can_neither_use_nor_harm_the_parents_connection() {
 }
 
 #[test]
-fn a_child_opens_its_own_connection() {
+fn p13_a_child_opens_its_own_connection() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     on_both(|site| {
         let db = site.open();

@@ -11,7 +11,7 @@
 //! | 48 | 8 | low water: everything up to this JCI is durable at its place |
 //! | 56 | 8 | budget in bytes |
 //! | 64 | 1 | medium: 1 `dax`, 2 `file`, 3 `ram` |
-//! | 65 | 1 | state: 0 open, 1 complete (the base holds everything) |
+//! | 65 | 1 | state: 0 open, 1 complete (the base holds everything); any other is refused |
 //! | 66 | 2 | length of the mapping's path |
 //! | 68 | 4 | pages of the database when the state is complete |
 //! | 72 | 16 | nonce of the shared mapping |
@@ -126,6 +126,12 @@ impl Superblock {
             3 => MediumKind::Ram,
             _ => return Err(FormatError::OutOfRange("the medium")),
         };
+        if get_u32(b, 8) != VERSION {
+            return Err(FormatError::OutOfRange("the format version"));
+        }
+        if b[65] > 1 {
+            return Err(FormatError::OutOfRange("the state"));
+        }
         let page_size = get_u32(b, 12);
         if page_size != 0 && !(page_size.is_power_of_two() && (512..=65536).contains(&page_size)) {
             return Err(FormatError::OutOfRange("the page size"));
