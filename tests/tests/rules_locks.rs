@@ -96,7 +96,7 @@ fn p16_a_panic_in_a_retirement_fails_the_region() {
     let panics = Arc::new(AtomicBool::new(false));
     let its = panics.clone();
     let hook = move |op| match op {
-        Op::Sync(Site::Superblock) if its.swap(false, Ordering::SeqCst) => resume_unwind(Box::new("a defect")),
+        Op::Sync(Site::SuperblockSync) if its.swap(false, Ordering::SeqCst) => resume_unwind(Box::new("a defect")),
         _ => Ok(()),
     };
     let store = Rig::new(MediumKind::File).open_with(|disk: Arc<dyn Disk>| hooked::disk(disk, hook)).unwrap();

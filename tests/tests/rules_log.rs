@@ -387,7 +387,7 @@ fn p18_a_superblock_that_could_not_be_written_is_not_written_again() {
     let fails = Arc::new(AtomicBool::new(false));
     let its = fails.clone();
     let lost = move |op| match op {
-        Op::Sync(Site::Superblock) if its.swap(false, Ordering::SeqCst) => {
+        Op::Sync(Site::SuperblockSync) if its.swap(false, Ordering::SeqCst) => {
             Err(Error::io(Path::new("region"), "sync", io::Error::other("lost")))
         }
         _ => Ok(()),
