@@ -221,6 +221,12 @@ impl Engine {
             None => {}
         }
         head.pending_jci.store(0, Ordering::Release);
+        if self.mapped() {
+            // what is published had its fence; its owner may have died before it said so, when nothing is pending any more
+            let published = head.clock.published();
+            head.clock.set_durable(published);
+            head.clock.set_visible(published);
+        }
         // nobody has slots that are not published: what the dead one took is finished or a hole
         head.published_pos.fetch_max(head.ring_head.load(Ordering::Acquire), Ordering::AcqRel);
         if head.clock.gate_owner().is_some() {
@@ -284,10 +290,6 @@ impl Engine {
         // it may have; to say so of one that did not only makes what an earlier one cut off wait for more readers
         head.shrunk.store(jci.0, R);
         head.clock.publish(jci);
-        if self.mapped() {
-            head.clock.set_durable(jci);
-            head.clock.set_visible(jci);
-        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use crate::rules::Rig;
 use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
 use nvlite_engine::{Region, Result, Store, mapping_len};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 
 /// Most processes.
@@ -42,6 +42,18 @@ impl Processes {
         parts.region = wrap(parts.region);
         self.alive[no as usize % MOST].store(true, Ordering::SeqCst);
         if first { Store::assemble(parts) } else { Store::assemble_beside(parts) }
+    }
+
+    /// Sets the clock's word of what is visible back to `jci`: as it was before the last step of a commit.
+    ///
+    /// # Errors
+    /// No mapping.
+    pub fn unsee(&self, jci: u64) -> Result<()> {
+        const VISIBLE: u64 = 16; // see the table of `Clock`, which the header begins with
+        let len = mapping_len(self.rig.budget(), self.rig.kind());
+        let segment = Segment::open(&self.mapping.path().join("mapping"), len)?;
+        segment.at::<AtomicU64>(VISIBLE).store(jci, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Process `no` is dead.

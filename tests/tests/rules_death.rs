@@ -112,6 +112,27 @@ fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
     }
 }
 
+#[test]
+fn p13_a_commit_that_its_dead_writer_did_not_show_is_shown() {
+    // Failure: a writer dies between the two last steps of a commit without the gate: it is published, and not visible. Nothing
+    // is pending for who repairs, readers pin the one before, and are told that their snapshot is old, for ever.
+    let rig = Rig::new(MediumKind::Dax);
+    let processes = Processes::new(&rig).unwrap();
+    let (store, dying) = (processes.start(1, |r| r).unwrap(), processes.start(2, |r| r).unwrap());
+    let mut s = dying.session().unwrap();
+    (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
+    s.begin_write().unwrap();
+    processes.unsee(2).unwrap();
+    processes.kill(2);
+    std::mem::forget((s, dying));
+    let mut s = store.session().unwrap();
+    assert!(matches!(s.begin_write(), Err(Error::BusySnapshot)), "it pinned what was visible");
+    assert_eq!(stat(&store, "repairs"), 1);
+    s.end_read();
+    s.begin_write().expect("its snapshot is the newest");
+    assert!(all_are(&mut s, 2..=4, 3).unwrap());
+}
+
 /// A connection of `store` that reads from now on.
 fn reader(store: &Arc<Store>) -> Session {
     let mut reader = store.session().unwrap();
