@@ -173,8 +173,7 @@ impl Engine {
         head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
         self.pages.after_fence();
         if retire {
-            head.retired_pos.store(position, R);
-            head.retired.store(head.clock.published().0, R);
+            head.retired_up_to(head.clock.published(), position);
             count(&head.counters.retirements, 1);
         }
     }

@@ -54,8 +54,7 @@ impl Engine {
                 tally(&head.counters.lines_flushed, lines);
                 tally(&head.counters.fences, 1);
                 let retired = head.clock.published();
-                head.retired.store(retired.0, R);
-                head.retired_pos.store(head.ring_head.load(R), R);
+                head.retired_up_to(retired, head.ring_head.load(R));
                 self.update_superblock(|s| s.low_water = retired)?;
                 head.attested.store(retired.0, R);
                 head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
@@ -137,8 +136,7 @@ impl Engine {
         if let (Some(end), Region::Disk(_)) = (end, &self.region)
             && end > head.ring_tail.load(R)
         {
-            head.retired.store(pin.0, R);
-            head.retired_pos.store(end, R);
+            head.retired_up_to(pin, end);
             self.update_superblock(|s| s.low_water = pin)?;
             head.attested.store(pin.0, Ordering::Release);
             head.ring_tail.store(end, Ordering::Release);

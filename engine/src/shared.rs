@@ -158,6 +158,15 @@ pub struct Header {
 #[allow(unsafe_code)]
 unsafe impl InMapping for Header {}
 
+impl Header {
+    /// Everything up to `jci`, whose slots end at `end`, is durable at its place. The commit first: were its holder to die in
+    /// between, slots would be given back that no header attests.
+    pub fn retired_up_to(&self, jci: Jci, end: u64) {
+        self.retired.store(jci.0, Ordering::Relaxed);
+        self.retired_pos.store(end, Ordering::Release);
+    }
+}
+
 /// Room for the header.
 const HEADER_ROOM: u64 = 16384;
 const _: () = assert!(size_of::<Header>() as u64 <= HEADER_ROOM);
@@ -337,5 +346,33 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let what = "a defect of nvlite was caught in the middle of a change to it";
         self.0.fail(&Error::corrupt(&self.0.region, "shared mapping", what));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p13_slots_are_never_free_before_what_retired_them_is_known() {
+        // Failure: a holder dies between the two stores, and the next header frees slots above the low-water mark in it.
+        let segment = Segment::private(HEADER_ROOM).expect("memory");
+        let head: &Header = segment.at(0);
+        let (seen, mut last) = (AtomicU32::new(0), 0);
+        let not_yet = || seen.load(Ordering::Relaxed) < 20_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..).take_while(|_| not_yet()).for_each(|n| head.retired_up_to(Jci(n), n)));
+            while not_yet() {
+                let end = head.retired_pos.load(Ordering::Acquire);
+                let retired = head.retired.load(Ordering::Relaxed);
+                if retired < end {
+                    seen.store(u32::MAX, Ordering::Relaxed);
+                    panic!("slots up to {end} are free, and {retired} is what is retired");
+                }
+                seen.fetch_add(u32::from(end != last), Ordering::Relaxed);
+                last = end;
+            }
+        });
     }
 }
