@@ -1,7 +1,6 @@
 //! The one thread of an attachment, on `file` only: it bounds the time until commits below FULL are flushed (P5), and
 //! retires the log before a writer has to.
 
-use crate::base::sync::Ordering;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
 use crate::retire::Which;
@@ -71,10 +70,7 @@ impl Keeper {
 /// True if half of the log is used: the later it is retired, the more often were its pages changed that are written once,
 /// but what is left has to last for the writers meanwhile.
 fn is_due(engine: &Engine) -> bool {
-    let head = engine.shared.head();
-    // the tail first: it never passes a head that was read later
-    let tail = head.ring_tail.load(Ordering::Acquire);
-    head.ring_head.load(Ordering::Relaxed).saturating_sub(tail) > engine.layout.ring_slots / 2
+    engine.ring_used() > engine.layout.ring_slots / 2
 }
 
 fn run(wake: &Wake, store: &Weak<Store>) {

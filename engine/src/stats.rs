@@ -74,7 +74,7 @@ impl Engine {
             ("virtblocks_present", u64::from(head.virts_present.load(Ordering::Relaxed))),
             ("virtblocks_free", u64::from(head.free_virts.load(Ordering::Relaxed))),
             ("ring_slots", self.layout.ring_slots),
-            ("ring_used", read(&head.ring_head) - read(&head.ring_tail)),
+            ("ring_used", self.ring_used()),
             ("heads", heads_len(self)),
         ];
         rows.extend(ints.into_iter().map(|(name, n)| Stat { name, value: StatValue::Int(n) }));
