@@ -78,12 +78,14 @@ impl Segment {
     pub fn private(len: u64) -> Result<Segment> {
         let path = Path::new("(private mapping)");
         let len = round(path, len)?;
-        Ok(Segment { base: reserve(path, len, MapFlags::SHARED)?, len, file: None })
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Segment { base: reserve(path, len, prot, MapFlags::SHARED)?, len, file: None })
     }
 
     fn map(file: File, path: &Path, len: u64) -> Result<Segment> {
-        // From here on the reservation is given back by Drop.
-        let mut segment = Segment { base: reserve(path, len, MapFlags::PRIVATE)?, len, file: None };
+        // Not writable: the kernel would set memory aside for all of it, or refuse, where it does not overcommit. From here on
+        // the reservation is given back by Drop.
+        let mut segment = Segment { base: reserve(path, len, ProtFlags::READ, MapFlags::PRIVATE)?, len, file: None };
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: replaces exactly the first `len` bytes of the reservation made above, which nobody else knows of.
@@ -233,9 +235,9 @@ impl Drop for Segment {
 }
 
 /// Memory for `len` bytes and a page of zeros behind them.
-fn reserve(path: &Path, len: u64, sharing: MapFlags) -> Result<*mut u8> {
-    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, sharing | MapFlags::NORESERVE);
-    huge::reserve((len + page()) as usize, prot, flags).map_err(|e| Error::io(path, "reserve address space", e))
+fn reserve(path: &Path, len: u64, prot: ProtFlags, sharing: MapFlags) -> Result<*mut u8> {
+    huge::reserve((len + page()) as usize, prot, sharing | MapFlags::NORESERVE)
+        .map_err(|e| Error::io(path, "reserve address space", e))
 }
 
 fn page() -> u64 {
