@@ -311,18 +311,19 @@ impl Engine {
         }
         let result = self.write_all_home(base);
         head.writer.release(self.shared.slots(), self.keeper);
-        result?;
-        Ok(true)
+        result
     }
 
-    fn write_all_home(&self, base: &dyn BaseFile) -> Result<()> {
+    fn write_all_home(&self, base: &dyn BaseFile) -> Result<bool> {
         let published = self.shared.published();
         self.flush(self.keeper, published)?;
         let mut size = (0, 4096);
         if let Some(geo) = self.pages.geometry() {
-            self.retire_now(base)?;
-            let dirty = self.dirty_pages();
-            self.write_homes(self.keeper, &crate::retire::Which::These(dirty), true, base)?;
+            let retired = self.retire_now(base)?;
+            let dirty = crate::retire::Which::These(self.dirty_pages());
+            if !retired || !self.write_homes(self.keeper, &dirty, true, base)? {
+                return Ok(false);
+            }
             size = (self.pages_at(published, base)?, geo.arena.size());
         }
         // of this very handle: what it is unmarked and cut by must not be a file that took the base's place
@@ -333,6 +334,7 @@ impl Engine {
             s.pages = size.0;
             s.mapping.clear();
         })?;
-        unmark_base(base, size.0, size.1)
+        unmark_base(base, size.0, size.1)?;
+        Ok(true)
     }
 }

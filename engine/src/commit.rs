@@ -6,7 +6,7 @@ use crate::base::sync::Ordering;
 use crate::base::{Error, Jci, PageNo, Result, VirtNo};
 use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::{Change, HEADER, Header, MAX_PARTS, Packer, SLOT, groups};
-use crate::medium::{BaseFile, Site};
+use crate::medium::Site;
 use crate::pages::alloc::Pins;
 use crate::pages::virt::Place;
 use crate::shared::count;
@@ -35,27 +35,6 @@ impl Engine {
     #[must_use]
     pub fn ring_holds(&self, parts: usize) -> bool {
         parts <= MAX_PARTS && parts as u64 + 2 * BLOCK_SLOTS <= self.layout.ring_slots / 2
-    }
-
-    /// Makes sure that `parts` slots of the ring can be taken, retiring what stands in the way.
-    pub fn reserve_ring(&self, parts: usize, base: &dyn BaseFile) -> Result<()> {
-        let need = parts as u64 + 2 * BLOCK_SLOTS;
-        if !self.ring_holds(parts) {
-            return Err(Error::Full {
-                path: self.region.path().to_owned(),
-                what: "a commit record",
-                cause: format!("{parts} micro-journals of {} in the ring", self.layout.ring_slots),
-            });
-        }
-        let head = self.shared.head();
-        let room = || self.layout.ring_slots - (head.ring_head.load(R) - head.ring_tail.load(Ordering::Acquire));
-        if room() < need {
-            self.retire_now(base)?;
-        }
-        if room() < need {
-            return Err(self.pages.corrupt("ring", "a retirement freed nothing".into()));
-        }
-        Ok(())
     }
 
     fn take_slots(&self, n: u64) -> u64 {
@@ -174,6 +153,8 @@ impl Engine {
         self.pages.after_fence();
         if retire {
             head.retired_up_to(head.clock.published(), position);
+            // twice a lap: what the dead pin is copied on write, and what they were reading is not reused
+            self.shared.slots().reap_dead(&self.live);
             count(&head.counters.retirements, 1);
         }
     }

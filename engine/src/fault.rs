@@ -11,7 +11,7 @@ use crate::medium::BaseFile;
 use crate::pages::alloc::Pins;
 use crate::pages::heads;
 use crate::pages::virt::Place;
-use crate::retire::Which;
+use crate::retire::{LAST, Which};
 use crate::shared::tally;
 use crate::shm::SlotNo;
 use std::time::{Duration, Instant};
@@ -100,7 +100,8 @@ impl Engine {
         let start = Instant::now();
         for round in 0.. {
             self.shared.slots().reap_dead(&self.live);
-            let freed = self.sweep(n.max(BATCH), round > 1, keep, base)?;
+            let swept = self.sweep(n.max(BATCH), round > 1, keep, base)?;
+            let (freed, held_up) = (swept.unwrap_or(0), swept.is_none());
             if self.mapped() {
                 self.retire_now(base)?;
             }
@@ -114,7 +115,8 @@ impl Engine {
                 break;
             }
             let waiting = self.pages.waiting();
-            if freed == 0 && round > 2 && !waiting || start.elapsed() > PATIENCE {
+            let patience = if held_up { LAST } else { PATIENCE };
+            if freed == 0 && round > 2 && !waiting && !held_up || start.elapsed() > patience {
                 break;
             }
             if freed == 0 && waiting {
@@ -125,8 +127,14 @@ impl Engine {
     }
 
     /// One pass of the second-chance hand: gives back what nobody needs, evicts what is clean, writes home what is dirty.
-    /// Answers how many blocks are on their way to be free.
-    fn sweep(&self, want: u32, urgent: bool, keep: &dyn Fn(PageNo) -> bool, base: &dyn BaseFile) -> Result<u32> {
+    /// Answers how many blocks are on their way to be free; `None` if a read in progress keeps homes from being written.
+    fn sweep(
+        &self,
+        want: u32,
+        urgent: bool,
+        keep: &dyn Fn(PageNo) -> bool,
+        base: &dyn BaseFile,
+    ) -> Result<Option<u32>> {
         let (head, present) = (self.shared.head(), self.shared.head().blocks_present.load(R));
         let mut pins = Pins::default();
         pins.gather(&self.pages, None, Some(head.clock.visible()));
@@ -178,7 +186,9 @@ impl Engine {
         head.sweep_hand.store(hand, R);
         if freed < want && !dirty.is_empty() {
             let which = if self.mapped() { Which::These(dirty.clone()) } else { Which::Logged };
-            self.write_homes(self.keeper, &which, true, base)?;
+            if !self.write_homes(self.keeper, &which, true, base)? {
+                return Ok(None);
+            }
             for page in dirty {
                 if let Some((v, virt)) = self.pages.newest(page)
                     && !virt.is_dirty()
@@ -187,7 +197,7 @@ impl Engine {
                 }
             }
         }
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     /// Forgets a page beyond the end of the database, with all its versions.

@@ -5,7 +5,8 @@
 //! syncs the base, and only then attests. A home that an older reader needs is saved to the cold file first.
 
 use crate::base::sync::Ordering;
-use crate::base::{Jci, PageNo, Result, VirtNo};
+use crate::base::{Error, Jci, PageNo, Result, VirtNo};
+use crate::commit::BLOCK_SLOTS;
 use crate::engine::{Engine, Region, cut_short};
 use crate::format::journal::{HEADER, SLOT, groups};
 use crate::format::mark;
@@ -16,11 +17,18 @@ use crate::shared::tally;
 use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 const R: Ordering = Ordering::Relaxed;
 /// Bytes of homes written at once, and synced before more are: what a device has been given to write, the flush of a commit
 /// may have to wait for.
 const RUN: usize = 256 << 10;
+
+/// How long a round waits for reads in progress before it leaves the homes alone: the reader may be waiting for a slow device,
+/// or be stopped.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long who cannot go on without a round tries again, before it is told that there is no room.
+pub const LAST: Duration = Duration::from_secs(3);
 
 /// Which pages a round of writing homes is about.
 pub enum Which {
@@ -31,11 +39,47 @@ pub enum Which {
 }
 
 impl Engine {
-    /// Retires now, by the holder of the writer lock.
-    pub fn retire_now(&self, base: &dyn BaseFile) -> Result<()> {
-        if self.pages.geometry().is_none() {
-            return Ok(()); // nothing was ever committed
+    /// Makes sure that `parts` slots of the ring can be taken, retiring what stands in the way.
+    pub fn reserve_ring(&self, parts: usize, base: &dyn BaseFile) -> Result<()> {
+        let need = parts as u64 + 2 * BLOCK_SLOTS;
+        if !self.ring_holds(parts) {
+            return Err(Error::Full {
+                path: self.region.path().to_owned(),
+                what: "a commit record",
+                cause: format!("{parts} micro-journals of {} in the ring", self.layout.ring_slots),
+            });
         }
+        let head = self.shared.head();
+        let room = || self.layout.ring_slots - (head.ring_head.load(R) - head.ring_tail.load(Ordering::Acquire));
+        if room() >= need {
+            return Ok(());
+        }
+        let began = Instant::now();
+        loop {
+            let done = self.retire_now(base)?;
+            if room() >= need {
+                return Ok(());
+            }
+            if done {
+                return Err(self.pages.corrupt("ring", "a retirement freed nothing".into()));
+            }
+            if began.elapsed() > LAST {
+                return Err(Error::Full {
+                    path: self.region.path().to_owned(),
+                    what: "the log",
+                    cause: "a reader has been in the middle of one read for seconds, is it stopped?".into(),
+                });
+            }
+        }
+    }
+
+    /// Retires now, by the holder of the writer lock. False if a read in progress keeps homes from being written, for now:
+    /// then nothing is attested.
+    pub fn retire_now(&self, base: &dyn BaseFile) -> Result<bool> {
+        if self.pages.geometry().is_none() {
+            return Ok(true); // nothing was ever committed
+        }
+        self.shared.slots().reap_dead(&self.live);
         match &self.region {
             Region::Pmem(pmem) => {
                 let head = self.shared.head();
@@ -44,7 +88,9 @@ impl Engine {
                     let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
                     let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
                     let pages: BTreeSet<PageNo> = pages.collect();
-                    self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)?;
+                    if !self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)? {
+                        return Ok(false);
+                    }
                     // the home is the place from now on: an older block's entry must not outlive the record, or the next
                     // recovery would believe it. The fence below is soon enough: the record is not retired before
                     self.pages.forget_entries(Site::HomewardEntry, &|page, _| pages.contains(&page));
@@ -68,11 +114,11 @@ impl Engine {
                     let lines = self.pages.clear_entries();
                     tally(&head.counters.lines_flushed, lines);
                     if head.cleared.first.load(R) == 0 {
-                        return Ok(());
+                        return Ok(true);
                     }
                     pmem.fence(Site::ClearFence);
                     if self.pages.after_fence() == 0 {
-                        return Ok(()); // pointers are out into all that is left: it would go round until they come back
+                        return Ok(true); // pointers are out into all that is left: it would go round until they come back
                     }
                 }
             }
@@ -81,18 +127,18 @@ impl Engine {
     }
 
     /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
-    /// without which nothing is written or attested if an older reader needs one of the homes. Takes the retirement lock; if
-    /// somebody has it, waits for him if `holding`, else leaves it to him.
-    pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
+    /// without which homes that older readers need are left alone. Takes the retirement lock; if somebody has it, waits for
+    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested.
+    pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {
             match head.retire.try_lock(slots, slot, &self.live) {
                 Lock::Locked | Lock::LockedAfterDeath { .. } => break,
                 Lock::Busy if holding => {
                     self.check()?;
-                    std::thread::sleep(std::time::Duration::from_micros(200));
+                    std::thread::sleep(Duration::from_micros(200));
                 }
-                Lock::Busy => return Ok(()),
+                Lock::Busy => return Ok(false),
             }
         }
         let change = self.shared.begin();
@@ -105,10 +151,10 @@ impl Engine {
         })
     }
 
-    fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<()> {
+    fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, reader) = (self.shared.head(), self.shared.slots().get(slot));
         if self.pages.geometry().is_none() {
-            return Ok(());
+            return Ok(true);
         }
         if holding {
             self.flush(slot, head.clock.published())?;
@@ -121,8 +167,11 @@ impl Engine {
             Which::These(pages) => (pages.iter().copied().collect(), None),
         };
         let size = reader.copying(|| self.pages_at(pin, base))?;
-        let written = self.write_versions(reader, &pages, pin, size, holding, base)?;
-        let Some(written) = written else { return Ok(()) };
+        let mut written = self.write_versions(reader, &pages, pin, size, holding, base)?;
+        if written.is_none() && self.shared.slots().reap_dead(&self.live) > 0 {
+            written = self.write_versions(reader, &pages, pin, size, holding, base)?; // it was the dead that were in the way
+        }
+        let Some(written) = written else { return Ok(false) };
         self.sync_homes(base)?;
         tally(&head.counters.homes_written, written.len() as u64);
         for (v, page) in written {
@@ -142,7 +191,7 @@ impl Engine {
             head.ring_tail.store(end, Ordering::Release);
             tally(&head.counters.retirements, 1);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn sync_homes(&self, base: &dyn BaseFile) -> Result<()> {
@@ -163,7 +212,7 @@ impl Engine {
             return Ok(());
         }
         let what = if same { "its mark was changed by another program" } else { "it was replaced by another file" };
-        Err(self.shared.fail(&crate::base::Error::cant_open(self.base.path(), what)))
+        Err(self.shared.fail(&Error::cant_open(self.base.path(), what)))
     }
 
     /// Pages that commits up to `pin` in the ring name, and where those commits end.
@@ -188,7 +237,7 @@ impl Engine {
     }
 
     /// Writes the versions at `pin` of `pages` to their homes. Answers which, or `None` if an older reader needs a home
-    /// and the caller may not save it.
+    /// and the caller may not save it, or somebody may be reading one just now and does not come to an end.
     ///
     /// The pin keeps the versions that it sees, but without the writer lock neither what a walk to them passes nor the
     /// places that they lie in: each look-up, and each copy with the look at the place, is a read as any other (P12).
@@ -215,12 +264,8 @@ impl Engine {
                 self.save_home(page, &pins, base)?;
             }
         }
-        // a read that found a page at home, before it was brought in or saved, may still be in progress (P12)
-        let mut grace = Grace::begin(self.shared.slots());
-        while !grace.passed(self.shared.slots()) {
-            self.check()?;
-            grace.forget_dead(self.shared.slots(), &self.live);
-            std::thread::sleep(std::time::Duration::from_micros(50));
+        if !wanted.is_empty() && !self.nobody_reads_homes()? {
+            return Ok(None);
         }
         let (mut run, mut run_at, mut unsynced): (Vec<u8>, u64, usize) = (Vec::new(), 0, 0);
         for &(_, page, virt) in &wanted {
@@ -248,6 +293,23 @@ impl Engine {
             base.write_at(run_at, &run)?;
         }
         Ok(Some(wanted.into_iter().map(|(v, page, _)| (v, page)).collect()))
+    }
+
+    /// A read that found a page at home, before it was brought in or saved, may still be in progress (P12): waits for its
+    /// end. False if it takes too long. What such a read is about to find cannot be put elsewhere any more, and we hold locks
+    /// that others need.
+    fn nobody_reads_homes(&self) -> Result<bool> {
+        let mut grace = Grace::begin(self.shared.slots());
+        let began = Instant::now();
+        while !grace.passed(self.shared.slots()) {
+            self.check()?;
+            grace.forget_dead(self.shared.slots(), &self.live);
+            if began.elapsed() > GRACE {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(true)
     }
 
     /// The version of `page` at `pin`, if its home lacks it.

@@ -134,7 +134,7 @@ impl Engine {
         let head = self.shared.head();
         self.flush(slot, head.clock.published())?;
         if self.hold(slot)? {
-            let result = self.retire_now(base).and_then(|()| self.write_dirty_home(slot, base));
+            let result = self.retire_now(base).and_then(|_| self.write_dirty_home(slot, base));
             head.writer.release(self.shared.slots(), slot);
             result?;
         } else if !self.mapped() {
@@ -149,6 +149,6 @@ impl Engine {
         if !self.mapped() {
             return Ok(());
         }
-        self.write_homes(slot, &crate::retire::Which::These(self.dirty_pages()), true, base)
+        self.write_homes(slot, &crate::retire::Which::These(self.dirty_pages()), true, base).map(|_| ())
     }
 }
