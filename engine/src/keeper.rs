@@ -6,25 +6,19 @@ use crate::medium::BaseFile;
 use crate::retire::Which;
 use crate::shm::SlotNo;
 use crate::store::Store;
-use std::sync::atomic::{AtomicBool, Ordering as StdOrdering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it looks, and so how long a commit below FULL may stay unflushed.
 const PERIOD: Duration = Duration::from_millis(200);
+/// How often it looks for the dead.
+const REAP: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
-struct Wake {
-    wanted: AtomicBool,
-    stop: AtomicBool,
-    lock: Mutex<()>,
-    bell: Condvar,
-}
-
-/// The thread.
+/// The thread. It ends when nobody can wake it any more.
 pub struct Keeper {
-    wake: Arc<Wake>,
+    bell: Sender<()>,
     thread: JoinHandle<()>,
 }
 
@@ -34,11 +28,10 @@ impl Keeper {
         if engine.mapped() {
             return None;
         }
-        let wake = Arc::new(Wake::default());
-        let theirs = wake.clone();
-        let run = move || run(&theirs, &store);
+        let (bell, rings) = bounded(1);
+        let run = move || run(&rings, &store);
         match std::thread::Builder::new().name("nvlite-keeper".into()).spawn(run) {
-            Ok(thread) => Some(Keeper { wake, thread }),
+            Ok(thread) => Some(Keeper { bell, thread }),
             Err(error) => {
                 tracing::warn!(%error, "no keeper thread: writers retire the log themselves");
                 None
@@ -48,21 +41,21 @@ impl Keeper {
 
     /// Wakes it if the log is to be retired.
     pub fn nudge(&self, engine: &Engine) {
-        if is_due(engine) && !self.wake.wanted.swap(true, StdOrdering::AcqRel) {
-            self.wake.bell.notify_one();
+        if is_due(engine) {
+            let _ = self.bell.try_send(()); // full: it has been woken
         }
     }
 
-    /// Ends it. In a forked child there is no such thread.
+    /// Ends it. In a forked child there is no such thread, and another one may have had the channel's lock at the fork.
     pub fn stop(self, forked: bool) {
         if forked {
-            return;
+            return std::mem::forget(self);
         }
-        self.wake.stop.store(true, StdOrdering::Release);
-        self.wake.bell.notify_one();
+        let Keeper { bell, thread } = self;
+        drop(bell);
         // it may be the keeper itself that drops the store last
-        if self.thread.thread().id() != std::thread::current().id() {
-            let _ = self.thread.join();
+        if thread.thread().id() != std::thread::current().id() {
+            let _ = thread.join();
         }
     }
 }
@@ -73,27 +66,23 @@ fn is_due(engine: &Engine) -> bool {
     engine.ring_used() > engine.layout.ring_slots / 2
 }
 
-fn run(wake: &Wake, store: &Weak<Store>) {
+fn run(rings: &Receiver<()>, store: &Weak<Store>) {
     let mut own: Option<(SlotNo, Box<dyn BaseFile>)> = None;
-    loop {
-        let guard = wake.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wake.wanted.load(StdOrdering::Acquire) && !wake.stop.load(StdOrdering::Acquire) {
-            drop(wake.bell.wait_timeout(guard, PERIOD).unwrap_or_else(PoisonError::into_inner));
-        } else {
-            drop(guard);
-        }
-        if wake.stop.load(StdOrdering::Acquire) {
-            // a store that goes on, as it has connections still, starts another one
-            if let (Some((slot, _)), Some(store)) = (own, store.upgrade()) {
-                store.engine().shared.slots().release(slot);
-            }
-            return;
-        }
-        wake.wanted.store(false, StdOrdering::Release);
+    let mut reaped = Instant::now();
+    while rings.recv_timeout(PERIOD) != Err(RecvTimeoutError::Disconnected) {
         let Some(store) = store.upgrade() else { continue };
         if let Err(error) = turn(&store, &mut own) {
             tracing::debug!(%error, "the keeper could not do its work");
         }
+        if reaped.elapsed() > REAP && store.engine().check().is_ok() {
+            // what they pin is kept, and what they were reading is not reused: a system call for each attachment
+            store.engine().shared.slots().reap_dead(&store.engine().live);
+            reaped = Instant::now();
+        }
+    }
+    // a store that goes on, as it has connections still, starts another one
+    if let (Some((slot, _)), Some(store)) = (own, store.upgrade()) {
+        store.engine().shared.slots().release(slot);
     }
 }
 

@@ -2,14 +2,18 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use nvlite_engine::shm::{Liveness, Segment};
-use nvlite_engine::{Durability::Full, Error, MediumKind, Store, mapping_len};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Options, Store, mapping_len};
 use nvlite_tests::hooked::{self, Op};
+use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{Rig, all_are, byte, commit, stat};
 use nvlite_tests::sim::Policy;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A machine on `file` with `pages` pages at home, whose processes have died.
 fn at_home(budget: u64, pages: u32) -> Rig {
@@ -118,4 +122,48 @@ fn p13_a_lap_of_the_log_finds_out_the_dead() {
         }
         assert_eq!(stat(&store, "readers"), 0, "{kind:?}");
     }
+}
+
+const DIRECTORY: &str = "NVLITE_TEST_READS_IN";
+
+fn attach(dir: &Path) -> Arc<Store> {
+    let options = Options { medium: Some(MediumKind::File), region: 1 << 20, ..Options::default() };
+    Store::attach(Arc::new(PlainBase::new(&dir.join("a.db"))), &options).unwrap()
+}
+
+/// Not a test by itself: the process that reads until it is killed.
+#[test]
+fn reads_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(DIRECTORY) else { return };
+    let mut s = attach(Path::new(&dir)).session().unwrap();
+    s.begin_read().unwrap();
+    println!("@");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn p13_the_dead_are_found_out_though_nobody_writes() {
+    // Failure: the slot of a connection that was killed is in use, with its pin, for as long as nobody needs room.
+    let dir = tempfile::tempdir().unwrap();
+    let store = attach(dir.path());
+    commit(&mut store.session().unwrap(), 4, 2..=4, 1, Full).unwrap();
+    let mut reader = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "reads_until_it_is_killed", "--nocapture"])
+        .env(DIRECTORY, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(reader.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains('@')), "it reads");
+    assert_eq!(stat(&store, "readers"), 1);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    let began = Instant::now();
+    while stat(&store, "readers") > 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is taken for a reader still");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    store.close().unwrap();
 }
