@@ -88,7 +88,7 @@ impl Region {
 
     /// Writes the superblock over the older copy and makes it durable.
     pub fn write_superblock(&self, superblock: &Superblock) -> Result<()> {
-        let off = superblock.sequence % 2 * superblock::SIZE as u64;
+        let off = superblock.place();
         let bytes = superblock.encode();
         match self {
             Region::Pmem(p) => {

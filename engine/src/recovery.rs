@@ -12,6 +12,7 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
+use crate::base::limits::DEVICE_BLOCK;
 use crate::base::limits::PENDING_BYTE;
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::{Region, cut_short};
@@ -20,7 +21,7 @@ use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
 use crate::format::layout::{Layout, RING_AT};
 use crate::format::mark;
 use crate::format::superblock::Superblock;
-use crate::medium::{BaseFile, Pmem, Site};
+use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
@@ -190,12 +191,8 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
         let detail = format!("it knows no page size, but there are commits up to {}", log.end);
         return Err(Error::corrupt(region.path(), "superblock", detail));
     }
-    if let Region::Disk(disk) = region
-        && !log.commits.is_empty()
-    {
-        // what was accepted may be in the page cache only: durable before any home depends on it (P18). Cold blocks that it
-        // names were durable before it could be written
-        disk.sync(Site::RecoverLog)?;
+    if let Region::Disk(disk) = region {
+        rewrite(disk.as_ref(), superblock, &log)?;
     }
     if superblock.page_size != 0 {
         let mut homes = Homes { base, from: pages, page_size: superblock.page_size, pages: BTreeMap::new() };
@@ -225,6 +222,25 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
     }
     region.write_superblock(&next)?;
     Ok(next)
+}
+
+/// Makes durable what was accepted, before any home depends on it and before the other superblock is written over (P18). It
+/// may be in the page cache only, and there be taken for clean: if those who are gone failed to sync it, only what is written
+/// again is. Cold blocks that the log names were durable before it could be written.
+fn rewrite(disk: &dyn Disk, superblock: &Superblock, log: &Log) -> Result<()> {
+    disk.write_at(superblock.place(), &superblock.encode())?;
+    let (seed, accepted) = (seed(superblock.region, superblock.incarnation), log.low_water.next()..=log.end);
+    let layout = Layout::new(superblock.budget, 0, false);
+    let mut block = [0u8; DEVICE_BLOCK as usize];
+    for first in (0..layout.ring_slots).step_by(DEVICE_BLOCK as usize / SLOT).filter(|_| !log.commits.is_empty()) {
+        disk.read_at(layout.slot_at(first), &mut block)?;
+        let headers =
+            block.chunks_exact(SLOT).zip(first..).filter_map(|(bytes, slot)| Header::decode(seed, slot, bytes));
+        if headers.map(|header| header.jci).any(|jci| accepted.contains(&jci)) {
+            disk.write_at(layout.slot_at(first), &block)?;
+        }
+    }
+    disk.sync(Site::RecoverLog)
 }
 
 fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>) -> Result<()> {

@@ -71,7 +71,8 @@ impl Engine {
             tally(&counters.fences, 1);
         }
         if self.pages.cold_used() > 0 {
-            self.pages.cold.sync(Site::ShadowCold)?;
+            // tried again, it would say that all is well of what the failed one lost
+            self.pages.cold.sync(Site::ShadowCold).map_err(|error| self.shared.fail(&error))?;
             tally(&counters.syncs, 1);
         }
         tally(&counters.shadow_blocks, u64::from(n));

@@ -72,6 +72,12 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// Where in the region it lies: over the copy before the last.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.sequence % 2 * SIZE as u64
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
