@@ -69,10 +69,20 @@ fn play(db: &mut NvliteDb, steps: &[Step], known: &mut Known) -> Option<String> 
 /// The next process finds the world as it is, and one after a power cut finds what that leaves.
 fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str) {
     world.fail(None);
-    let image = world.crash_at(world.events());
+    let before = world.events();
+    let image = world.crash_at(before);
     let mut db = subject.open(world).unwrap_or_else(|e| panic!("{context}: the next process: {e}"));
-    known.check(&mut db, &format!("{context}: the next process"));
+    let served = known.check(&mut db, &format!("{context}: the next process"));
     power_cuts(subject, &image, known, context);
+    // what it has served must not go away, though it read it where a failed sync may have left it
+    let known_now = Known { acknowledged: served, model: known.model.until(served), closing: None };
+    power_cuts(subject, &world.crash_at(world.events()), &known_now, &format!("{context}: after the next process"));
+    // not after a failed close: a base whose mark could not be removed for good is taken for a stock file, and a cut in the
+    // middle of its adoption leaves it marked, with another region
+    for i in (1..4).filter(|_| known.closing.is_none()) {
+        let at = before + (world.events() - before) * i / 4;
+        power_cuts(subject, &world.crash_at(at), known, &format!("{context}: {i} quarters of the next recovery"));
+    }
     if let Some(events) = known.closing {
         power_cuts(subject, &world.crash_at(events), known, &format!("{context}: before the close"));
     }

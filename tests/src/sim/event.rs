@@ -71,6 +71,11 @@ pub enum Event {
         /// Why.
         site: Site,
     },
+    /// A sync of the file failed: what was written is in doubt until it is written again, whatever a later sync says.
+    SyncFailed {
+        /// Where.
+        dev: Dev,
+    },
     /// An open granule of the crashed medium was read: this is what it holds.
     SawWord {
         /// Where.
@@ -135,6 +140,7 @@ impl fmt::Display for Event {
             }
             Event::SetLen { dev, len } => write!(f, "{dev}: length {len}"),
             Event::Sync { dev, site } => write!(f, "{dev}: sync {site:?}"),
+            Event::SyncFailed { dev } => write!(f, "{dev}: failed sync"),
             Event::SawWord { dev, unit, word } => write!(f, "{dev}: saw at {} {word:#x}", unit * 8),
             Event::SawSector { dev, unit, .. } => write!(f, "{dev}: saw sector at {}", unit * 512),
             Event::SawLen { dev, len } => write!(f, "{dev}: saw length {len}"),

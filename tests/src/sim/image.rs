@@ -13,11 +13,14 @@ pub struct FileCells {
     pub cells: Cells<Sector>,
     /// Every length it may have, oldest first; never empty.
     pub lens: Vec<Version<u64>>,
+    /// Sectors that were open when a sync failed, and have not been written since: the system may take them for clean, so
+    /// that no later sync writes them, and reads show them all the same.
+    lost: BTreeSet<u64>,
 }
 
 impl FileCells {
     fn new() -> Self {
-        FileCells { cells: Cells::new(0), lens: vec![Version { stamp: 0, value: 0 }] }
+        FileCells { cells: Cells::new(0), lens: vec![Version { stamp: 0, value: 0 }], lost: BTreeSet::new() }
     }
 
     fn len(&self) -> u64 {
@@ -52,14 +55,21 @@ impl FileCells {
         self.set_len(stamp, len);
         self.cells.reach(unit * SECTOR + bytes.len() as u64);
         for (i, sector) in bytes.chunks_exact(SECTOR as usize).enumerate() {
+            self.lost.remove(&(unit + i as u64));
             self.cells.store(unit + i as u64, stamp, Sector::take(sector));
         }
     }
 
     fn sync(&mut self) {
         self.lens.drain(..self.lens.len() - 1);
+        let lost: Vec<_> = self.lost.iter().filter_map(|unit| self.cells.open.remove_entry(unit)).collect();
         self.cells.settle_all();
+        self.cells.open.extend(lost);
         self.cells.cut(self.len());
+    }
+
+    fn sync_failed(&mut self) {
+        self.lost.extend(self.cells.open.keys());
     }
 }
 
@@ -222,6 +232,7 @@ impl Replay {
             Event::Write { dev, unit, bytes, len } => self.image.file(*dev).write(stamp, *unit, bytes, *len),
             Event::SetLen { dev, len } => self.image.file(*dev).set_len(stamp, *len),
             Event::Sync { dev, site } if !gone(site) => self.image.file(*dev).sync(),
+            Event::SyncFailed { dev } => self.image.file(*dev).sync_failed(),
             Event::SawWord { dev, unit, word } => self.image.memory(*dev).observe(*unit, word),
             Event::SawSector { dev, unit, bytes } => {
                 self.image.file(*dev).cells.observe(*unit, &Sector::take(bytes));

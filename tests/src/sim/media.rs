@@ -192,7 +192,10 @@ impl Disk for SimDisk {
     fn sync(&self, site: Site) -> Result<()> {
         self.world.step();
         let mut inner = self.world.lock();
-        inner.strike(self.dev, "sync")?;
+        if let Err(error) = inner.strike(self.dev, "sync") {
+            inner.push(Event::SyncFailed { dev: self.dev });
+            return Err(error);
+        }
         inner.push(Event::Sync { dev: self.dev, site });
         Ok(())
     }
