@@ -3,10 +3,11 @@
 
 #![allow(clippy::panic)]
 
-use nvlite_engine::Site;
+use nvlite_engine::{Disk, MediumKind, Site};
 use nvlite_tests::sim::drive::{Failure, Plan, Report, explore, record};
 use nvlite_tests::sim::history::Shape;
 use nvlite_tests::sim::toy::{Bug, Toy, ToyMedium};
+use nvlite_tests::sim::{Fault, Image, Policy, SimDisk, World};
 
 const SHAPE: Shape = Shape { steps: 4, ..Shape::TINY };
 const PLAN: Plan = Plan { points: usize::MAX, singles: 16, random: 6, exhaust: 100, nest: 11, depth: 2 };
@@ -57,4 +58,28 @@ fn each_site_is_needed() {
         let toy = Toy { bug: Bug::None, medium: ToyMedium::Files };
         assert!(caught(toy, Some(site)), "without {site:?} nothing was found");
     }
+}
+
+#[test]
+fn what_a_failed_sync_lost_no_later_sync_brings_back() {
+    // Failure: the tester forgives who tries a failed sync again, and takes what was written before it for persistent.
+    let mut image = Image::new();
+    image.add_file();
+    let world = World::new(image, MediumKind::File, Policy::Newest);
+    let file = SimDisk::new(&world, 0);
+    let left = |policy| {
+        let (mut bytes, after) = ([0; 2], World::new(world.crash_at(world.events()), MediumKind::File, policy));
+        let found = SimDisk::new(&after, 0);
+        found.read_at(0, &mut bytes[..1]).and_then(|_| found.read_at(512, &mut bytes[1..])).expect("it can be read");
+        bytes
+    };
+    file.write_at(0, &[1; 1024]).and_then(|()| file.sync(Site::Batch)).expect("nothing fails");
+    file.write_at(0, &[2; 1024]).expect("nothing fails");
+    world.fail(Some(Fault { after: 0, errno: libc::EIO, times: 1 }));
+    file.sync(Site::Batch).expect_err("it fails");
+    file.write_at(512, &[2; 512]).and_then(|()| file.sync(Site::Batch)).expect("it does not fail again");
+    assert_eq!(left(Policy::Oldest), [1, 2], "what was not written again is gone");
+    assert_eq!(left(Policy::Newest), [2, 2], "or it is not");
+    file.write_at(0, &[2; 512]).and_then(|()| file.sync(Site::Batch)).expect("nothing fails");
+    assert_eq!(left(Policy::Oldest), [2, 2]);
 }
