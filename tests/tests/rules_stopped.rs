@@ -93,11 +93,11 @@ fn p13_the_pins_of_the_dead_do_not_stop_a_retirement() {
     commit(&mut s, 500, 2..=400, 2, Full).unwrap(); // large: it replaces homes unseen
     writer.begin_write().unwrap();
     store.checkpoint().unwrap();
-    assert!(stat(&store, "jci_retired") < stat(&store, "jci_published"), "the reader needs homes");
+    assert!(stat(&store, "jci_low_water") < stat(&store, "jci_published"), "the reader needs homes");
     processes.kill(2);
     std::mem::forget((reader, dying));
     store.checkpoint().unwrap();
-    assert_eq!(stat(&store, "jci_retired"), stat(&store, "jci_published"), "nobody needs them");
+    assert_eq!(stat(&store, "jci_low_water"), stat(&store, "jci_published"), "nobody needs them");
     assert_eq!(stat(&store, "readers"), 1, "the writer");
 }
 

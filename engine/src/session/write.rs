@@ -6,12 +6,18 @@ use crate::format::mark;
 use crate::writeset::Written;
 
 impl Session {
-    /// xTruncate: in a write transaction fails only if that can no longer be committed; the size is settled at commit (P1).
+    /// xTruncate: in a write transaction never fails, even if the region has, as SQLite would skip the commit, which tells
+    /// that; the size is settled at commit (P1).
     ///
     /// # Errors
-    /// `Failed`, `Forked`; `LockLost` outside one.
+    /// `Forked`; outside a write transaction `Failed` and `LockLost`.
     pub fn truncate(&mut self, size: u64) -> Result<()> {
-        self.may_write()?;
+        if self.store.engine().forked() {
+            return Err(Error::Forked);
+        }
+        if !(self.writing && self.holding) {
+            self.may_write()?;
+        }
         let page_size = u64::from(self.known_page_size().unwrap_or(4096));
         let end = u32::try_from(size.div_ceil(page_size)).unwrap_or(u32::MAX);
         let cut: Vec<PageNo> = self.set.iter().map(|(p, _)| p).filter(|p| p.0 > end).collect();
