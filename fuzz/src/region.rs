@@ -236,7 +236,9 @@ fn commit_of_its_own(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>)
     let slot = 48; // the histories end before it
     let Some(bytes) = slot_of(left, slot) else { return };
     let len = body.len() as u16;
-    let header = Header { jci: newest.next(), low_water: Jci(0), durable: newest, part: 0, parts: 1, len };
+    let jci = newest.next();
+    let low_water = Jci(jci.0.saturating_sub(u32::MAX.into())); // as far back as a header can tell
+    let header = Header { jci, low_water, durable: newest, part: 0, parts: 1, len };
     header.encode(0, slot, 0, bytes);
     bytes[HEADER..HEADER + body.len()].copy_from_slice(&body);
     slots.push(slot);
