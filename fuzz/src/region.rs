@@ -191,11 +191,13 @@ fn forge(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>) {
         8 => entry(left, feed),
         9 => {
             let at = feed.below(left.region.len() as u64) as usize;
-            left.region[at] ^= feed.byte();
+            let with = feed.byte();
+            left.region.get_mut(at).into_iter().for_each(|byte| *byte ^= with);
         }
         10 => {
             let at = feed.below(100) as usize;
-            left.base[at] = feed.byte();
+            let with = feed.byte();
+            left.base.get_mut(at).into_iter().for_each(|byte| *byte = with);
         }
         _ => {
             let file = match feed.byte() % 3 {
