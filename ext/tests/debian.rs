@@ -1,24 +1,12 @@
 //! What asks most of a VFS, on the SQLite that Debian ships, through its own Python: the other tests have the newest one.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
-#[path = "../../tests/src/needs.rs"]
-mod needs;
+mod support;
 
 use rusqlite::Connection;
-use std::path::PathBuf;
 use std::process::Command;
+use support::{PYTHON, library, needs};
 use tempfile::TempDir;
-
-const PYTHON: &str = "/usr/bin/python3";
-
-fn library() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let dir = exe.parent().unwrap();
-    let found =
-        [dir.join("libnvlite.so"), dir.parent().unwrap().join("libnvlite.so")].into_iter().find(|path| path.exists());
-    found.expect("cargo builds the library before it runs the tests")
-}
 
 /// `uri(name)`, `path(name)`, `ours(name)` and `stock(name)` of this directory, and small words for the scripts below.
 const PRELUDE: &str = r"

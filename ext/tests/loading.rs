@@ -1,27 +1,16 @@
 //! The extension as its users load it: by the `sqlite3` program and by Python, against Debian's SQLite and ours.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
-#[path = "../../tests/src/needs.rs"]
-mod needs;
+mod support;
 
 use rusqlite::Connection;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use support::{PYTHON, library, needs};
 use tempfile::TempDir;
 
 const SQLITE3: &str = "/usr/bin/sqlite3";
-const PYTHON: &str = "/usr/bin/python3";
-
-/// The library that cargo built beside this test.
-fn library() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let dir = exe.parent().unwrap();
-    let found =
-        [dir.join("libnvlite.so"), dir.parent().unwrap().join("libnvlite.so")].into_iter().find(|path| path.exists());
-    found.expect("cargo builds the library before it runs the tests")
-}
 
 /// Runs a program with `input`; answers what it printed on both streams, and panics if it is killed by a signal.
 fn run(command: &mut Command, input: &str) -> String {

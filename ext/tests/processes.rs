@@ -1,9 +1,7 @@
 //! Several processes on one database: Python programs that load the extension.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
-#[path = "../../tests/src/needs.rs"]
-mod needs;
+mod support;
 
 use rusqlite::Connection;
 use std::io::{BufRead, BufReader};
@@ -11,17 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use support::{PYTHON, library, needs};
 use tempfile::TempDir;
-
-const PYTHON: &str = "/usr/bin/python3";
-
-fn library() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    let dir = exe.parent().unwrap();
-    let found =
-        [dir.join("libnvlite.so"), dir.parent().unwrap().join("libnvlite.so")].into_iter().find(|path| path.exists());
-    found.expect("cargo builds the library before it runs the tests")
-}
 
 struct Site {
     dir: TempDir,
