@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long a waiter sleeps before it looks whether the leader lives.
 const SLICE: Duration = Duration::from_millis(50);
+/// How many times the time of a flush a batch waits for more commits at most. Measured with 8 writers on 2 processors: against
+/// once, TPC-C gains 3 %, with half the flushes; more gains nothing.
+const GATHER: u64 = 3;
 /// After a batch that waited for more commits in vain, so many do not.
 const IN_VAIN: u64 = 16;
 /// The log is really written with zeros in steps of this many slots, ahead of its first use.
@@ -106,8 +109,8 @@ impl Engine {
     }
 
     /// Waits for those whose commits the last batch made durable, as they are likely to commit again at once: a batch that
-    /// began without them would make them wait for the whole of the next. For at most the time of a flush, not at all
-    /// when there is none but us, and only now and then where it was in vain of late.
+    /// began without them would make them wait for the whole of the next. For a few times the time of a flush at most, not
+    /// at all when there is none but us, and only now and then where it was in vain of late.
     fn gather(&self, durable: Jci) {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         let batches = &head.batches;
@@ -125,7 +128,7 @@ impl Engine {
             return;
         }
         let (began, published) = (now(), head.clock.published());
-        let most = batches.took.load(Ordering::Relaxed);
+        let most = GATHER * batches.took.load(Ordering::Relaxed);
         while to_come() && now().saturating_sub(began) < most {
             std::thread::yield_now();
         }
