@@ -23,7 +23,6 @@ use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
-use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 
 /// The log as found: bodies of the commits to redo, in order, and the low-water mark.
@@ -79,90 +78,141 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
     Ok(log)
 }
 
-/// What a page's home is going to hold.
+/// Where in the base a page is at home.
+fn home(page: PageNo, page_size: u32) -> u64 {
+    u64::from(page.0 - 1) * u64::from(page_size)
+}
+
+/// What the home of a page that was redone holds, or is going to hold.
 enum Redone {
     /// This.
     Bytes(Vec<u8>),
     /// What a block of the cold file holds: a large transaction need not fit in memory.
     Cold(u32),
+    /// What was redone so far: it was written, to make room in memory.
+    Written,
 }
 
+/// Most bytes of pages that are redone in memory at once.
+const HELD: u64 = 64 << 20;
+
 /// Pages being redone over their homes.
+///
+/// What was redone so far may be written home at any time, and the recovery after a crash in between finds any part of that
+/// there (H8): its differences lie over other content than they were made for. It comes right because a range is physical, and
+/// because that recovery redoes the same records, all of them and in order, from the first on: a byte that any of them stores
+/// ends as the last of those has it, whatever it was in between, and any other byte is as it was.
+///
+/// Only the length of the base tells that it was cut, until something is written behind the cut. So nothing is, before
+/// [`check_whole`](Self::check_whole).
 struct Homes<'a> {
     base: &'a dyn BaseFile,
     from: &'a Pages,
-    page_size: u32,
+    superblock: &'a Superblock,
     pages: BTreeMap<PageNo, Redone>,
+    /// Whole pages that the base has.
+    there: u32,
+    /// Pages that were taken into memory since the last were written.
+    held: usize,
+    /// Of them, at most. Those behind the end of the base stay in memory besides.
+    most: usize,
 }
 
-impl Homes<'_> {
+impl<'a> Homes<'a> {
+    /// None yet; they take no more memory than a quarter of the fast tier, and [`HELD`].
+    fn new(superblock: &'a Superblock, from: &'a Pages, base: &'a dyn BaseFile) -> Result<Homes<'a>> {
+        let size = u64::from(superblock.page_size);
+        let there = u32::try_from(base.len()? / size).unwrap_or(u32::MAX);
+        let most = ((superblock.budget / 4).min(HELD) / size).max(1) as usize;
+        Ok(Homes { base, from, superblock, pages: BTreeMap::new(), there, held: 0, most })
+    }
+
+    /// Whether the home is the place of `page` by what was redone.
+    fn has(&self, page: PageNo) -> bool {
+        self.pages.contains_key(&page)
+    }
+
+    /// The content of `page`, in memory.
     fn page(&mut self, page: PageNo, fresh: bool) -> Result<&mut Vec<u8>> {
-        let size = self.page_size as usize;
-        let (redone, unread) = match self.pages.entry(page) {
-            Slot::Occupied(at) => (at.into_mut(), false),
-            Slot::Vacant(at) => (at.insert(Redone::Bytes(vec![0; size])), !fresh),
-        };
-        if let Redone::Cold(c) = *redone {
-            let mut content = vec![0; size];
-            self.from.read_cold(c, 0, &mut content)?;
-            *redone = Redone::Bytes(content);
+        if !matches!(self.pages.get(&page), Some(Redone::Bytes(_))) {
+            if self.held == self.most {
+                self.write(self.there)?;
+            }
+            let content = if fresh { vec![0; self.superblock.page_size as usize] } else { self.read(page)? };
+            self.pages.insert(page, Redone::Bytes(content));
+            self.held += 1;
         }
-        let Redone::Bytes(content) = redone else { unreachable!("just made so") };
-        if unread {
-            if self.base.read_at(u64::from(page.0 - 1) * size as u64, content)? < size {
-                return Err(cut_short(self.base, page));
-            }
-            if page.0 == 1 {
-                mark::normalise(0, content);
-            }
-        } else if fresh {
+        let Some(Redone::Bytes(content)) = self.pages.get_mut(&page) else { unreachable!("just made so") };
+        if fresh {
             content.fill(0);
         }
         Ok(content)
     }
 
-    /// Whether all of the database is somewhere: redone, in one of `places`, or within the base as it is now. To be asked
-    /// before anything is written there: behind that, what was cut off would read as zeros.
+    fn read(&self, page: PageNo) -> Result<Vec<u8>> {
+        let mut content = vec![0; self.superblock.page_size as usize];
+        if let Some(Redone::Cold(c)) = self.pages.get(&page) {
+            self.from.read_cold(*c, 0, &mut content)?;
+            return Ok(content);
+        }
+        if self.base.read_at(home(page, self.superblock.page_size), &mut content)? < content.len() {
+            return Err(cut_short(self.base, page));
+        }
+        if page.0 == 1 {
+            mark::normalise(0, &mut content);
+        }
+        Ok(content)
+    }
+
+    /// Whether all of the database is somewhere: redone, in one of `places`, or within the base.
     fn check_whole(&mut self, places: Option<&HashMap<PageNo, BlockNo>>) -> Result<()> {
         let mut header = [0u8; mark::HEADER];
         match places.and_then(|places| places.get(&PageNo(1))) {
             Some(&block) => self.from.geo().arena.load(block, 0, &mut header),
-            None if self.pages.contains_key(&PageNo(1)) => {
+            None if self.has(PageNo(1)) => {
                 header.copy_from_slice(&self.page(PageNo(1), false)?[..mark::HEADER]);
             }
             None => {
                 self.base.read_at(0, &mut header)?;
             }
         }
-        let size = u64::from(self.page_size);
-        let there = u32::try_from(self.base.len()? / size).unwrap_or(u32::MAX);
-        let hole = PageNo((PENDING_BYTE / size) as u32 + 1);
-        let is = |page: &PageNo| {
-            *page == hole || self.pages.contains_key(page) || places.is_some_and(|places| places.contains_key(page))
-        };
+        let hole = PageNo((PENDING_BYTE / u64::from(self.superblock.page_size)) as u32 + 1);
+        let is =
+            |page: &PageNo| *page == hole || self.has(*page) || places.is_some_and(|places| places.contains_key(page));
         let end = mark::pages(&header).unwrap_or(0);
-        match (there.saturating_add(1)..=end).map(PageNo).find(|page| !is(page)) {
+        match (self.there.saturating_add(1)..=end).map(PageNo).find(|page| !is(page)) {
             Some(page) => Err(cut_short(self.base, page)),
             None => Ok(()),
         }
     }
 
-    fn write(self, superblock: &Superblock) -> Result<()> {
-        let mut from_cold = vec![0; self.page_size as usize];
-        for (page, mut redone) in self.pages {
-            let content = match &mut redone {
+    /// Writes those up to page `last`, in the order in which they lie.
+    fn write(&mut self, last: u32) -> Result<()> {
+        let mut from_cold = vec![0; self.superblock.page_size as usize];
+        let (base, from, superblock) = (self.base, self.from, self.superblock);
+        for (page, redone) in self.pages.range_mut(..=PageNo(last)) {
+            let content = match redone {
                 Redone::Bytes(content) => content,
                 Redone::Cold(c) => {
-                    self.from.read_cold(*c, 0, &mut from_cold)?;
+                    from.read_cold(*c, 0, &mut from_cold)?;
                     &mut from_cold
                 }
+                Redone::Written => continue,
             };
             if page.0 == 1 {
                 mark::set(content, superblock.region);
             }
-            self.base.write_at(u64::from(page.0 - 1) * u64::from(self.page_size), content)?;
+            base.write_at(home(*page, superblock.page_size), content)?;
+            *redone = Redone::Written;
         }
-        self.base.sync(Site::RecoverHomes)
+        self.held = 0;
+        Ok(())
+    }
+
+    /// Writes what is left, wherever it lies, and makes all of it durable.
+    fn finish(&mut self) -> Result<()> {
+        self.write(u32::MAX)?;
+        if self.pages.is_empty() { Ok(()) } else { self.base.sync(Site::RecoverHomes) }
     }
 }
 
@@ -195,19 +245,14 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
         rewrite(disk.as_ref(), superblock, &log)?;
     }
     if superblock.page_size != 0 {
-        let mut homes = Homes { base, from: pages, page_size: superblock.page_size, pages: BTreeMap::new() };
+        let mut homes = Homes::new(superblock, pages, base)?;
         match region {
             Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes)?,
             Region::Disk(_) => {
                 redo(pages, &log, &mut homes, None)?;
                 homes.check_whole(None)?;
+                homes.finish()?;
             }
-        }
-        if !homes.pages.is_empty() {
-            homes.write(superblock)?;
-        }
-        if let Region::Pmem(pmem) = region {
-            pmem.fence(Site::RecoverFence);
         }
     }
     let next = Superblock {
@@ -259,8 +304,9 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
     redo(pages, log, homes, Some(&mut places))?;
     homes.check_whole(Some(&places))?;
     // a page that a cold block replaced has its place at home: none of its entries may be believed any more
-    let at_home = |page| homes.pages.contains_key(&page);
-    pages.forget_entries(Site::RecoverHomeward, &|page, b| at_home(page) && places.get(&page) != Some(&b));
+    pages.forget_entries(Site::RecoverHomeward, &|page, b| homes.has(page) && places.get(&page) != Some(&b));
+    homes.finish()?;
+    pmem.fence(Site::RecoverFence);
     Ok(())
 }
 
@@ -271,7 +317,7 @@ fn redo(
     mut places: Option<&mut HashMap<PageNo, BlockNo>>,
 ) -> Result<()> {
     let arena = &pages.geo().arena;
-    let page_size = homes.page_size;
+    let page_size = homes.superblock.page_size;
     for (jci, parts) in &log.commits {
         for group in parts.iter().flat_map(|part| groups(part, page_size)) {
             let (page, change) =
@@ -303,7 +349,7 @@ fn redo(
                     let Some(places) = places.as_mut().filter(|_| index < pages.geo().layout.max_blocks) else {
                         return Err(pages.corrupt("micro-journal", format!("commit {jci} names block {index}")));
                     };
-                    homes.pages.remove(&page);
+                    homes.pages.remove(&page); // the block takes over
                     places.insert(page, b);
                     pages.store_entry(b, Some(Entry { page, birth: *jci }));
                     pages.flush_entry(Site::RecoverEntry, b);

@@ -3,8 +3,10 @@
 //! A crash in the middle of recovery, in every way: `crash.rs`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use nvlite_engine::shm::{Liveness, Segment};
 use nvlite_engine::{
-    Disk, Durability::Full, Durability::Process, Error, MediumKind, MediumKind::Dax, MediumKind::File, Site,
+    Disk, Durability::Full, Durability::Process, Error, MediumKind, MediumKind::Dax, MediumKind::File, Site, Store,
+    mapping_len,
 };
 use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::rules::{
@@ -14,7 +16,7 @@ use nvlite_tests::sim::{Fault, Policy};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const BOTH: [MediumKind; 2] = [Dax, File];
@@ -356,7 +358,7 @@ fn p18_nobody_tries_a_failed_sync_again() {
     // batch takes it and syncs again; the kernel has told its error already, and the lost commit is acknowledged.
     let rig = Rig::new(File);
     let (fails, (tell, told)) = (Arc::new(AtomicBool::new(false)), mpsc::channel::<()>());
-    let (its, told) = (fails.clone(), std::sync::Mutex::new(told));
+    let (its, told) = (fails.clone(), Mutex::new(told));
     let lost = move |op| {
         if op != Op::Sync(Site::Batch) || !its.swap(false, Ordering::SeqCst) {
             return Ok(());
@@ -478,16 +480,73 @@ fn a_base_that_was_cut_is_not_made_longer_by_recovery() {
     let rig = Rig::new(File);
     let store = rig.open().unwrap();
     let mut s = store.session().unwrap();
-    commit(&mut s, 20, 2..=20, 7, Full).unwrap();
+    commit(&mut s, 120, 2..=120, 7, Full).unwrap();
     store.checkpoint().unwrap();
-    commit(&mut s, 25, 21..=25, 8, Full).unwrap();
+    commit(&mut s, 125, 121..=125, 8, Full).unwrap();
+    // more than recovery holds in memory
+    (0..3).for_each(|i| commit(&mut s, 125, 20 * i + 2..=20 * i + 21, 9, Full).unwrap());
     drop((s, store));
     let whole = rig.crash(Policy::Newest);
-    assert!(all_are(&mut whole.open().unwrap().session().unwrap(), 2..=20, 7).unwrap());
+    assert!(all_are(&mut whole.open().unwrap().session().unwrap(), 2..=61, 9).unwrap());
     let cut = rig.crash(Policy::Newest);
-    cut.base().set_len(offset(6)).unwrap();
+    cut.base().set_len(offset(100)).unwrap();
     for _ in 0..2 {
         let said = cut.open().err().unwrap().to_string();
-        assert!(said.contains("page 6") && said.contains("was cut"), "{said}");
+        assert!(said.contains("page 100") && said.contains("was cut"), "{said}");
+    }
+}
+
+#[test]
+fn h8_recovery_holds_no_more_pages_in_memory_than_a_quarter_of_the_fast_tier() {
+    // Failure: a log of small changes to many pages is redone in memory, all of them at once: many times what the log takes.
+    // Or what is written home in between is taken for done, and a recovery that follows a crash redoes only what comes after.
+    const PAGES: u32 = 120;
+    let rig = Rig::new(File);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, PAGES, 2..=PAGES, 1, Full).unwrap();
+    store.checkpoint().unwrap();
+    for n in 2..=4 {
+        s.begin_write().unwrap();
+        put_header(&mut s, PAGES).unwrap();
+        (2..=PAGES).for_each(|page| s.write(offset(page) + u64::from(n), &[n; 3]).unwrap());
+        s.prepare().unwrap();
+        s.commit(Full).unwrap();
+        s.end_write();
+        s.end_read();
+    }
+    // the writes of homes after which the recovery is cut off
+    for until in [0, 1, 50, 150, 300, usize::MAX] {
+        let rig = rig.crash(Policy::Newest);
+        // pages read since a write, the most of them, and writes
+        let counts = Arc::new(Mutex::new((0, 0, 0)));
+        let its = counts.clone();
+        let hook = move |op| {
+            let (held, most, writes) = &mut *its.lock().unwrap();
+            match op {
+                Op::Read => *held += 1,
+                _ if *writes >= until => return Err(Error::Busy("it has crashed")),
+                _ => (*held, *writes) = (0, *writes + 1),
+            }
+            *most = (*most).max(*held);
+            Ok(())
+        };
+        let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), File)).unwrap(), Liveness::solo());
+        parts.base = hooked::base(parts.base, hook);
+        let recovered = Store::assemble(parts);
+        assert_eq!(recovered.is_ok(), until == usize::MAX, "{until} writes");
+        let most: u64 = counts.lock().unwrap().1;
+        assert!(most * PAGE as u64 <= rig.budget() / 4 + 4 * PAGE as u64, "{most} pages at once");
+        drop(recovered);
+        for policy in [Policy::Newest, Policy::Oldest, Policy::Units(until as u64)] {
+            let mut s = rig.crash(policy).open().unwrap().session().unwrap();
+            for page in 2..=PAGES {
+                let mut want = content(page, 1);
+                (2..=4).for_each(|n| want[n..n + 3].fill(n as u8));
+                let mut got = vec![0; PAGE];
+                s.read(offset(page), &mut got).unwrap();
+                assert!(got == want, "{until} writes: page {page}");
+            }
+        }
     }
 }
