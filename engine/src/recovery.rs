@@ -303,9 +303,10 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
     }
     redo(pages, log, homes, Some(&mut places))?;
     homes.check_whole(Some(&places))?;
-    // a page that a cold block replaced has its place at home: none of its entries may be believed any more
-    pages.forget_entries(Site::RecoverHomeward, &|page, b| homes.has(page) && places.get(&page) != Some(&b));
     homes.finish()?;
+    // a page that a cold block replaced has its place at home: none of its entries may be believed any more. The home is
+    // durable by now: who repeats this redoes what is older than that block over the home, which must be there
+    pages.forget_entries(Site::RecoverHomeward, &|page, b| homes.has(page) && places.get(&page) != Some(&b));
     pmem.fence(Site::RecoverFence);
     Ok(())
 }

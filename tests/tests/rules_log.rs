@@ -550,3 +550,40 @@ fn h8_recovery_holds_no_more_pages_in_memory_than_a_quarter_of_the_fast_tier() {
         }
     }
 }
+
+#[test]
+fn h8_an_entry_is_forgotten_when_the_home_that_replaces_it_is_durable() {
+    // Failure: recovery is cut off after it forgot where a page was, and before that is at home. The next one redoes an older
+    // difference over a home that the page never had.
+    const PAGES: u32 = 900;
+    let rig = Rig::with_budget(Dax, 1 << 20);
+    let store = rig.open().unwrap();
+    let mut s = store.session().unwrap();
+    for n in 1.. {
+        commit(&mut s, 20, 2..=20, n, Full).unwrap();
+        if stat(&store, "jci_low_water") > 0 {
+            break;
+        }
+    }
+    s.begin_write().unwrap();
+    put_header(&mut s, 20).unwrap();
+    s.write(offset(19) + 7, b"difference").unwrap();
+    s.prepare().unwrap();
+    s.commit(Full).unwrap();
+    s.end_write();
+    s.end_read();
+    // the last ones are left no room but in the cold file
+    commit(&mut s, PAGES, (21..=PAGES).chain(2..=20), 200, Full).unwrap();
+    drop((s, store));
+    let first = rig.crash(Policy::Newest);
+    drop(first.open().unwrap());
+    let events = first.world.events();
+    let forgotten = first.world.positions(Site::RecoverHomeward);
+    // before the first and after the last of them: of pages that the base had, and of such as are behind its end
+    for at in [forgotten[0], forgotten.last().unwrap() + 1, events] {
+        for policy in [Policy::Newest, Policy::Oldest, Policy::Units(at as u64)] {
+            let mut s = first.from_image(first.world.crash_at(at), policy).open().unwrap().session().unwrap();
+            assert!(all_are(&mut s, 2..=PAGES, 200).unwrap(), "cut off after {at} events of {events}");
+        }
+    }
+}
