@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Bytes that the first mark of an empty base writes.
 const FIRST_PAGE: usize = 4096;
+/// Bytes that a crash keeps whole or not at all; the header's mark lies in the first so many.
+const SECTOR: usize = 512;
 
 /// All that an engine stands on.
 pub struct Parts {
@@ -158,6 +160,31 @@ pub fn unmark_base(base: &dyn BaseFile, pages: u32, page_size: u32) -> Result<()
         base.write_at(0, &header)?;
     }
     base.sync(Site::Unmark)
+}
+
+/// Makes it durable that the base bears no mark, before a region beside it is given up for that: the sync that was to take
+/// the mark off may have failed, or its process may have died before it. Were the region gone when the mark comes back,
+/// nothing could open the base. Written again, because after a failed sync the system may take for clean what never reached
+/// the disk. Answers false if it bears a mark by now.
+///
+/// # Errors
+/// Of the base, `Busy` if a stock connection has it: then everything is as it was.
+pub fn keep_unmarked(base: &dyn BaseFile) -> Result<bool> {
+    base.lock_exclusive()?;
+    let keep = || {
+        // all that a mark is in, and as much of it as is there
+        let mut sector = [0u8; SECTOR];
+        let there = base.read_at(0, &mut sector)?;
+        if sector.first_chunk().and_then(mark::identity).is_some() {
+            return Ok(false);
+        }
+        base.write_at(0, &sector[..there])?;
+        base.sync(Site::KeepUnmarked)?;
+        Ok(true)
+    };
+    let kept = keep();
+    base.unlock()?;
+    kept
 }
 
 /// An engine over parts: the base is adopted if the region is new.

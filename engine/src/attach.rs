@@ -10,6 +10,8 @@
 //! | unmarked | never used, or holding nothing | no | adopt the base into it |
 //! | unmarked | complete | no | a clean close was interrupted at its end: remove the region, adopt the base into a new one |
 //! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
+//!
+//! Unmarked means durably so: beside a region, the header is first written again as it was read, and synced.
 
 mod mapping;
 
@@ -306,6 +308,10 @@ fn first(
     handle: &dyn BaseFile,
 ) -> Result<Option<Engine>> {
     let marked = mark::identity(&header_of(handle)?);
+    // before anything happens to the region: should the power fail and the mark be back, it is the one that the mark names
+    if marked.is_none() && !FileDisk::open(&files.region)?.is_empty()? && !assemble::keep_unmarked(handle)? {
+        return Ok(None);
+    }
     let found = match peek(files) {
         Ok(found) => found,
         Err(error) if marked.is_some() => return Err(error),

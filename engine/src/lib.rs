@@ -40,7 +40,7 @@ mod shared;
 mod stats;
 mod writeset;
 
-pub use assemble::{Parts, mapping_len, region_len};
+pub use assemble::{Parts, keep_unmarked, mapping_len, region_len};
 pub use base::{Error, Jci, PageNo, Result};
 pub use engine::Region;
 pub use medium::{BaseFile, BaseOpener, Disk, MediumKind, Pmem, Site};

@@ -77,9 +77,7 @@ fn afterwards(subject: &Nvlite, world: &Arc<World>, known: &Known, context: &str
     // what it has served must not go away, though it read it where a failed sync may have left it
     let known_now = Known { acknowledged: served, model: known.model.until(served), closing: None };
     power_cuts(subject, &world.crash_at(world.events()), &known_now, &format!("{context}: after the next process"));
-    // not after a failed close: a base whose mark could not be removed for good is taken for a stock file, and a cut in the
-    // middle of its adoption leaves it marked, with another region
-    for i in (1..4).filter(|_| known.closing.is_none()) {
+    for i in 1..4 {
         let at = before + (world.events() - before) * i / 4;
         power_cuts(subject, &world.crash_at(at), known, &format!("{context}: {i} quarters of the next recovery"));
     }

@@ -65,7 +65,8 @@ fn media(site: Site) -> &'static [MediumKind] {
         }
         // Beyond the histories: a stock file that ends within a page, and a second page size after a rollback, where what the
         // zeros replace would have to be an entry by its checksum.
-        Site::LastPage | Site::ForgetEntries | Site::ForgetFence => &[],
+        // A mark that is off, but not durably, when the next process opens: `life_power.rs`.
+        Site::LastPage | Site::ForgetEntries | Site::ForgetFence | Site::KeepUnmarked => &[],
     }
 }
 

@@ -98,6 +98,8 @@ sites! {
     ForgetFence,
     /// The complete stock file, before its region is removed.
     Unmark,
+    /// The header of a base that reads unmarked, before a region that stands beside it is given up for that.
+    KeepUnmarked,
     /// The log that recovery accepted, which dead processes may have left in the page cache: before any home changes.
     RecoverLog,
     /// Homes that recovery wrote.

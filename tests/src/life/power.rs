@@ -9,6 +9,8 @@ use super::trace::{self, Call, Verdict};
 use super::{Place, told};
 use crate::sim::mix;
 use crate::sql::System;
+use nvlite_engine::base::RegionId;
+use nvlite_engine::format::mark;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -321,6 +323,14 @@ pub struct Report {
 }
 
 impl Recording {
+    /// As if the mark of this region had been taken off the base before, but not durably.
+    pub fn mark_may_be_back(&mut self, region: RegionId) {
+        let base = self.start.names[Path::new("home/life.db")];
+        let content = &mut self.start.contents[base];
+        self.events.insert(0, Event::Write(base, 0, content[..SECTOR as usize].to_vec()));
+        mark::set(content, region);
+    }
+
     /// Cuts the power everywhere, as if the sync that is event `without` had done nothing, and checks what is left. States in
     /// `seen` are not visited again.
     ///
@@ -425,6 +435,7 @@ impl Recording {
             Event::SetLen(file, _) | Event::Reach(file, _) => format!("length of {}", of(file)),
             Event::Write(file, at, bytes) => match (of(file), *at, bytes.len()) {
                 (file, 0, 100) if file == "life.db" => "mark of life.db".to_owned(),
+                (file, 0, 512) if file == "life.db" => "no mark of life.db".to_owned(),
                 (file, 0 | 4096, 4096) if file == "life.db-nvlite" => "superblock".to_owned(),
                 (file, ..) => file,
             },

@@ -8,7 +8,9 @@ use super::media::{SimBase, SimDisk, SimPmem};
 use super::model::Submission;
 use super::world::{Died, World};
 use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
-use nvlite_engine::{BaseOpener, Durability, Error, MediumKind, Parts, Region, Session, Store, mapping_len};
+use nvlite_engine::{
+    BaseOpener, Durability, Error, MediumKind, Parts, Region, Session, Store, keep_unmarked, mapping_len,
+};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -40,7 +42,7 @@ impl Nvlite {
         let mut header = [0; 20];
         let handle = text(SimBase::new(world, BASE).open())?;
         text(handle.read_at(0, &mut header))?;
-        if header[18..20] != [3, 3] {
+        if header[18..20] != [3, 3] && text(keep_unmarked(handle.as_ref()))? {
             world.renew(REGION);
         }
         Ok(())
