@@ -216,7 +216,7 @@ impl Engine {
             Hold::HeldAfterDeath { dead } => {
                 tracing::warn!(?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
-                if let Err(error) = self.repair() {
+                if let Err(error) = self.repair(dead) {
                     let failed = self.shared.fail(&error);
                     head.writer.release(slots, slot);
                     return Err(failed);

@@ -33,6 +33,10 @@ impl Engine {
             prefetch(self.pages.block(block)); // the commit will note there what it stores
             return Ok(Some(block));
         }
+        let in_cold = newest.is_some_and(|(_, virt)| matches!(virt.place(), Place::Cold(_)));
+        if in_cold && self.mapped() && page.0 > self.pages_at(self.shared.published(), base)? {
+            return Ok(None); // cut off, and there for an older reader: the block that it had may bear the same birth still
+        }
         self.pages.reserve_virts(2)?;
         heads::reserve(&self.shared, 1)?;
         let v = newest.map_or_else(|| self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE), |(v, _)| v);
@@ -57,8 +61,7 @@ impl Engine {
             if self.mapped() && virt.is_dirty() {
                 self.pages.note_stored(block, 0, arena.size());
                 let birth = Jci(virt.dirty.load(R));
-                self.pages.store_entry(block, Some(crate::format::entry::Entry { page, birth }));
-                self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);
+                self.pages.change_entry(block, Some(crate::format::entry::Entry { page, birth }));
             }
             self.pages.vacate(v, Place::Fast(block), self.shared.published());
         } else {

@@ -167,16 +167,29 @@ impl Homes<'_> {
 }
 
 /// Believable durable entries: page → (block, birth). Of two for a page the younger holds.
-pub fn believed(pages: &Pages, low_water: Jci) -> HashMap<PageNo, (BlockNo, Jci)> {
+///
+/// # Errors
+/// `Corrupt` if two are of the same age: a commit gives a page one place.
+pub fn believed(pages: &Pages, low_water: Jci) -> Result<HashMap<PageNo, (BlockNo, Jci)>> {
     let mut best: HashMap<PageNo, (BlockNo, Jci)> = HashMap::new();
+    let mut twins = Vec::new();
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
         let Some(entry) = pages.entry(b).filter(|e| e.birth <= low_water) else { continue };
         let held = best.entry(entry.page).or_insert((b, entry.birth));
-        if entry.birth >= held.1 {
+        if entry.birth == held.1 && b != held.0 {
+            twins.push((held.0, b, entry));
+        }
+        if entry.birth > held.1 {
             *held = (b, entry.birth);
         }
     }
-    best
+    match twins.into_iter().find(|(.., entry)| best[&entry.page].1 == entry.birth) {
+        Some((a, b, Entry { page, birth })) => {
+            let detail = format!("blocks {} and {} both hold page {page} since commit {birth}", a.0, b.0);
+            Err(pages.corrupt("durable virtblock array", detail))
+        }
+        None => Ok(best),
+    }
 }
 
 /// Redoes the log and begins the next incarnation. `pages` has the geometry of the superblock if a page size is known.
@@ -245,7 +258,7 @@ fn rewrite(disk: &dyn Disk, superblock: &Superblock, log: &Log) -> Result<()> {
 
 fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>) -> Result<()> {
     let mut places: HashMap<PageNo, BlockNo> =
-        believed(pages, log.low_water).into_iter().map(|(page, (b, _))| (page, b)).collect();
+        believed(pages, log.low_water)?.into_iter().map(|(page, (b, _))| (page, b)).collect();
     // entries that are not believed now must not be later, when the low-water mark has passed their birth
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
         let at = pages.geo().layout.entries_at() + u64::from(b.0) * crate::format::entry::ENTRY;

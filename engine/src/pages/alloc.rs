@@ -10,6 +10,7 @@ use super::{Pages, heads};
 use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
+use crate::format::entry::Entry;
 use crate::medium::Site;
 use crate::shared::{List, MAX_VIRTS};
 use crate::shm::{Grace, now};
@@ -211,6 +212,15 @@ impl Pages {
             let (first, last) = (at / unit, (at + len - 1) / unit);
             let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
             block.stored.store(seen | mask, R);
+        }
+    }
+
+    /// Changes a block's durable entry; the next retirement flushes it, whoever dies meanwhile.
+    pub fn change_entry(&self, b: BlockNo, entry: Option<Entry>) {
+        if self.pmem.is_some() {
+            self.note_stored(b, 0, 0);
+            self.block(b).flags.fetch_or(ENTRY_CHANGED, R);
+            self.store_entry(b, entry);
         }
     }
 
@@ -576,7 +586,8 @@ impl Pages {
             match virt.place() {
                 Place::Free => self.push_virt(v),
                 place @ (Place::Fast(_) | Place::Cold(_)) if !used.insert(place) => self.push_virt(v),
-                _ => {
+                place => {
+                    self.disown(place, until);
                     virt.until.store(until.0, R);
                     self.append(&head.limbo, v);
                 }
@@ -612,6 +623,17 @@ impl Pages {
         }
     }
 
+    /// Clears the entry of an unreachable block if its page is to have another place of the same birth: that of the commit in
+    /// progress, which is not believed yet, or that of a version in the cold file that was being brought in.
+    fn disown(&self, place: Place, published: Jci) {
+        let Place::Fast(b) = place else { return };
+        let Some(Entry { page, birth }) = self.entry(b) else { return };
+        let in_cold = |virt: &Virt| matches!(virt.place(), Place::Cold(_)) && virt.dirty.load(R) == birth.0;
+        if birth > published || self.newest(page).is_some_and(|(_, virt)| in_cold(virt)) {
+            self.change_entry(b, None);
+        }
+    }
+
     /// Sends a block that nothing names on the way to be free.
     fn orphan(&self, place: Place, until: Jci) {
         if self.reserve_virts(1).is_err() {
@@ -621,6 +643,7 @@ impl Pages {
             Place::Fast(b) => self.entry(b).map_or(PageNo(u32::MAX), |e| e.page),
             _ => PageNo(u32::MAX),
         };
+        self.disown(place, until);
         let v = self.take_virt(page, Jci::ZERO, VirtNo::NONE);
         let virt = self.virt(v);
         virt.move_to(place);
