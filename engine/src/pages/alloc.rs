@@ -580,34 +580,40 @@ impl Pages {
         let mut used: HashSet<Place> = keep.clone();
         used.extend((0..live.len()).filter(|&v| live[v]).map(|v| self.virt(VirtNo(v as u32)).place()));
         self.rebuild_stack(&mut used);
-        let until = self.shared.published();
+        let mut gone = Vec::new();
         for v in (1..live.len()).filter(|&v| !live[v]).map(|v| VirtNo(v as u32)) {
-            let virt = self.virt(v);
-            match virt.place() {
+            match self.virt(v).place() {
                 Place::Free => self.push_virt(v),
                 place @ (Place::Fast(_) | Place::Cold(_)) if !used.insert(place) => self.push_virt(v),
-                place => {
-                    self.disown(place, until);
-                    virt.until.store(until.0, R);
-                    self.append(&head.limbo, v);
-                }
+                _ => gone.push(v),
             }
         }
-        for place in (0..head.blocks_present.load(R)).map(|b| Place::Fast(BlockNo(b))) {
-            if !used.contains(&place) {
-                self.orphan(place, until);
-            }
-        }
+        let blocks = (0..head.blocks_present.load(R)).map(|b| Place::Fast(BlockNo(b)));
+        gone.extend(blocks.filter(|place| !used.contains(place)).filter_map(|place| self.orphan(place)));
         let mut free = 0;
         for c in 0..head.cold_present.load(R) {
             match (self.cold_owner(c).load(R), used.contains(&Place::Cold(c))) {
                 (0, false) => free += 1,
                 (0, true) => self.cold_owner(c).store(u32::MAX, R),
                 (_, true) => {}
-                (_, false) => self.orphan(Place::Cold(c), until),
+                (_, false) => gone.extend(self.orphan(Place::Cold(c))),
             }
         }
         head.cold_free.store(free, R);
+        self.rebuild_limbo(gone);
+    }
+
+    /// Sends what nothing leads to on the way to be free, in the order in which a page's entries are to be cleared: the oldest
+    /// first (see [`clear_entries`](Self::clear_entries)).
+    fn rebuild_limbo(&self, mut gone: Vec<VirtNo>) {
+        let until = self.shared.published();
+        gone.iter().for_each(|&v| self.disown(self.virt(v).place(), until));
+        let entry = |v: VirtNo| if let Place::Fast(b) = self.virt(v).place() { self.entry(b) } else { None };
+        gone.sort_by_cached_key(|&v| entry(v).map_or(Jci::ZERO, |entry| entry.birth));
+        for v in gone {
+            self.virt(v).until.store(until.0, R);
+            self.append(&self.shared.head().limbo, v);
+        }
     }
 
     /// Keeps of the free stack what is free: below its top, in use by nobody, and only once.
@@ -634,21 +640,17 @@ impl Pages {
         }
     }
 
-    /// Sends a block that nothing names on the way to be free.
-    fn orphan(&self, place: Place, until: Jci) {
-        if self.reserve_virts(1).is_err() {
-            return; // lost until the mapping is built anew: less room, nothing wrong
-        }
+    /// A virtblock for a block that nothing names.
+    fn orphan(&self, place: Place) -> Option<VirtNo> {
+        self.reserve_virts(1).ok()?; // lost until the mapping is built anew: less room, nothing wrong
         let page = match place {
             Place::Fast(b) => self.entry(b).map_or(PageNo(u32::MAX), |e| e.page),
             _ => PageNo(u32::MAX),
         };
-        self.disown(place, until);
         let v = self.take_virt(page, Jci::ZERO, VirtNo::NONE);
         let virt = self.virt(v);
         virt.move_to(place);
         virt.named.store(1, R);
-        virt.until.store(until.0, R);
-        self.append(&self.shared.head().limbo, v);
+        Some(v)
     }
 }
