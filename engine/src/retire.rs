@@ -16,7 +16,7 @@ use crate::pages::virt::{Place, Virt};
 use crate::shared::tally;
 use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 const R: Ordering = Ordering::Relaxed;
@@ -85,14 +85,16 @@ impl Engine {
                 let head = self.shared.head();
                 let cold_dirty = head.cold_dirty.load(R) != 0;
                 if cold_dirty {
-                    let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
-                    let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
-                    let pages: BTreeSet<PageNo> = pages.collect();
-                    if !self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)? {
+                    let is = |virt: &Virt, dirty| virt.is_dirty() == dirty && matches!(virt.place(), Place::Cold(_));
+                    let all = || heads::all(&self.shared).map(|(page, v)| (page, self.pages.virt(v)));
+                    let dirty = all().filter(|(_, virt)| is(virt, true)).map(|(page, _)| page).collect();
+                    if !self.write_homes(self.keeper, &Which::These(dirty), true, base)? {
                         return Ok(false);
                     }
                     // the home is the place from now on: an older block's entry must not outlive the record, or the next
-                    // recovery would believe it. The fence below is soon enough: the record is not retired before
+                    // recovery would believe it. The fence below is soon enough: the record is not retired before. Of all
+                    // that is clean there: who wrote some of them home may have died before this
+                    let pages: HashSet<PageNo> = all().filter(|(_, v)| is(v, false)).map(|(page, _)| page).collect();
                     self.pages.forget_entries(Site::HomewardEntry, &|page, _| pages.contains(&page));
                 }
                 let lines = self.pages.flush_touched();

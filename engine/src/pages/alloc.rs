@@ -192,7 +192,7 @@ impl Pages {
     }
 
     fn touched_list(&self) -> &[AtomicU32] {
-        // twice the blocks: a taker over may note again what a dead writer had noted
+        // there is room for twice the blocks, of which each is noted once
         self.shared.array(self.shared.places.touched, 2 * u64::from(self.geo().layout.max_blocks))
     }
 
@@ -437,10 +437,11 @@ impl Pages {
         let page = self.virt(newest).page();
         let mut at = self.virt(newest).older();
         while at != VirtNo::NONE {
-            if let Place::Fast(b) = self.virt(at).place()
-                && self.entry(b).is_some_and(|entry| entry.page == page)
-            {
-                self.store_entry(b, None);
+            if let Place::Fast(b) = self.virt(at).place() {
+                if self.entry(b).is_some_and(|entry| entry.page == page) {
+                    self.store_entry(b, None);
+                }
+                // also one that is cleared: who did it may have died before this
                 self.flush_entry(Site::OlderEntry, b);
             }
             at = self.virt(at).older();
@@ -580,6 +581,7 @@ impl Pages {
         let mut used: HashSet<Place> = keep.clone();
         used.extend((0..live.len()).filter(|&v| live[v]).map(|v| self.virt(VirtNo(v as u32)).place()));
         self.rebuild_stack(&mut used);
+        self.rebuild_touched();
         let mut gone = Vec::new();
         for v in (1..live.len()).filter(|&v| !live[v]).map(|v| VirtNo(v as u32)) {
             match self.virt(v).place() {
@@ -613,6 +615,22 @@ impl Pages {
         for v in gone {
             self.virt(v).until.store(until.0, R);
             self.append(&self.shared.head().limbo, v);
+        }
+    }
+
+    /// Notes afresh what the next retirement has to flush: with it the entries that are cleared, for the dead one may have
+    /// stored that and not begun to write it back.
+    fn rebuild_touched(&self) {
+        let head = self.shared.head();
+        head.touched.store(0, R);
+        for b in (0..head.blocks_present.load(R)).map(BlockNo).filter(|_| self.pmem.is_some()) {
+            let block = self.block(b);
+            if self.entry(b).is_none() {
+                block.flags.fetch_or(ENTRY_CHANGED, R);
+            }
+            if block.stored.load(R) != 0 || block.flags.load(R) & ENTRY_CHANGED != 0 {
+                self.push_touched(b);
+            }
         }
     }
 
