@@ -6,8 +6,8 @@ use crate::base::bytes::prefetch;
 use crate::base::limits::PENDING_BYTE;
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
-use crate::engine::Engine;
-use crate::medium::BaseFile;
+use crate::engine::{Engine, Region};
+use crate::medium::{BaseFile, Site};
 use crate::pages::alloc::Pins;
 use crate::pages::heads;
 use crate::pages::virt::Place;
@@ -103,7 +103,12 @@ impl Engine {
         let start = Instant::now();
         for round in 0.. {
             self.shared.slots().reap_dead(&self.live);
-            let swept = self.sweep(n.max(BATCH), round > 1, keep, base)?;
+            let swept = self.sweep(n.max(BATCH), round > 1, keep, base);
+            if let Region::Pmem(pmem) = &self.region {
+                // now, whatever came of it: another thread may be the next to retire, whose fence is none for us (H1)
+                pmem.fence(Site::OlderFence);
+            }
+            let swept = swept?;
             let (freed, held_up) = (swept.unwrap_or(0), swept.is_none());
             if self.mapped() {
                 self.retire_now(base)?;

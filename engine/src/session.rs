@@ -51,6 +51,8 @@ pub struct Session {
     commit: Prepared,
     scratch: Vec<u8>,
     sorted: Vec<(PageNo, Written)>,
+    /// Shadow blocks were streamed by this call, and not fenced.
+    streamed: bool,
 }
 
 impl Session {
@@ -79,6 +81,7 @@ impl Session {
             commit: Prepared::default(),
             scratch: Vec::new(),
             sorted: Vec::new(),
+            streamed: false,
         })
     }
 
@@ -215,6 +218,13 @@ impl Session {
         if std::mem::take(&mut self.holding) {
             let engine = self.store.engine();
             engine.shared.head().writer.release(engine.shared.slots(), self.slot);
+        }
+    }
+
+    /// At the end of a call that may have streamed shadow blocks.
+    fn fence_streamed(&mut self) {
+        if std::mem::take(&mut self.streamed) {
+            self.store.engine().fence_shadows();
         }
     }
 

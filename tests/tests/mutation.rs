@@ -63,9 +63,10 @@ fn media(site: Site) -> &'static [MediumKind] {
         Site::ShadowCold | Site::Homes | Site::MarkBlank | Site::MarkStock | Site::Unmark | Site::RecoverHomes => {
             &[Dax, File]
         }
-        // Beyond the histories: a stock file that ends within a page, and a second page size after a rollback, where what the
-        // zeros replace would have to be an entry by its checksum.
-        Site::LastPage | Site::ForgetEntries | Site::ForgetFence => &[],
+        // Beyond the histories: a stock file that ends within a page; a second page size after a rollback, where what the
+        // zeros replace would have to be an entry by its checksum; and (`rules_takeover.rs`) another thread that retires after
+        // one whose eviction failed half way.
+        Site::LastPage | Site::ForgetEntries | Site::ForgetFence | Site::OlderFence => &[],
     }
 }
 

@@ -428,8 +428,8 @@ impl Pages {
     }
 
     /// Clears the durable entries of the versions behind `newest`, which readers may still need but recovery must not
-    /// believe once the newest one's only place is its home. Durable after the caller's next fence, which comes before
-    /// the low-water mark moves.
+    /// believe once the newest one's only place is its home. Durable after the caller's fence, which comes before the
+    /// low-water mark moves and the newest one's entry is cleared.
     pub fn clear_older_entries(&self, newest: VirtNo) {
         if self.pmem.is_none() {
             return;

@@ -20,6 +20,14 @@ impl Session {
             return Ok(());
         }
         self.tell_lent();
+        let built = self.build();
+        self.fence_streamed();
+        self.prepared = Some(built?);
+        Ok(())
+    }
+
+    /// Answers the pages of the database after the commit.
+    fn build(&mut self) -> Result<u32> {
         self.settle_page_size()?;
         let size = self.settle_size()?;
         let shadows = match self.prepare_pages(size) {
@@ -30,8 +38,7 @@ impl Session {
         if shadows > 0 {
             self.store.engine().persist_shadows(shadows)?;
         }
-        self.prepared = Some(size);
-        Ok(())
+        Ok(size)
     }
 
     /// Builds the record and reserves what it needs; what it did in vain may be done again. Answers its shadow blocks.

@@ -61,6 +61,13 @@ impl Session {
             let shaped = n.is_power_of_two() && (512..=65536).contains(&n) && offset.is_multiple_of(n);
             self.provisional = if shaped { n as u32 } else { 4096 };
         }
+        let done = self.write_pages(offset, bytes);
+        self.fence_streamed();
+        done?;
+        self.follow_header()
+    }
+
+    fn write_pages(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let page_size = self.known_page_size().unwrap_or(4096);
         let mut done = 0;
         while done < bytes.len() {
@@ -72,7 +79,7 @@ impl Session {
             self.set.end = Some(self.set.end.unwrap_or(0).max(page.0));
             done += n;
         }
-        self.follow_header()
+        Ok(())
     }
 
     fn too_far(&self, at: u64) -> Error {
@@ -152,7 +159,8 @@ impl Session {
             Some(Written::Shadow(v)) => v,
             _ => engine.new_shadow(page, &self.set, base)?,
         };
-        engine.write_shadow(v, content)?;
+        let streamed = engine.write_shadow(v, content)?;
+        self.streamed |= streamed;
         self.set.put_shadow(page, v);
         Ok(())
     }
