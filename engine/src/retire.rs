@@ -130,7 +130,7 @@ impl Engine {
 
     /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
     /// without which homes that older readers need are left alone. Takes the retirement lock; if somebody has it, waits for
-    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested.
+    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested. `slot` has no pin of its own.
     pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {
@@ -143,6 +143,7 @@ impl Engine {
                 Lock::Busy => return Ok(false),
             }
         }
+        debug_assert!(slots.get(slot).pin().is_none(), "the caller's snapshot would be lost");
         let change = self.shared.begin();
         let result = self.write_homes_locked(slot, which, holding, base);
         slots.get(slot).unpin();

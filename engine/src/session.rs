@@ -432,11 +432,11 @@ impl Session {
     /// Makes everything committed durable and writes homes as far as readers allow. Answers (durable, low-water mark).
     ///
     /// # Errors
-    /// `Failed`, `Forked`; `Busy` inside a write transaction; those of the base file.
+    /// `Failed`, `Forked`; `Busy` inside a transaction; those of the base file.
     pub fn checkpoint(&mut self) -> Result<(Jci, Jci)> {
         self.store.engine().check()?;
-        if self.holding {
-            return Err(Error::Busy("a write transaction is open"));
+        if self.holding || self.pin.is_some() {
+            return Err(Error::Busy("a transaction is open")); // who writes homes pins what it writes, in this slot (P16)
         }
         self.open_base()?;
         let (engine, base) = self.parts();
