@@ -199,7 +199,7 @@ impl Engine {
         }
         let n = ZERO_SLOTS
             .min(self.layout.ring_slots - done)
-            .max(end.saturating_sub(done))
+            .max(end.saturating_sub(done).next_multiple_of(BLOCK_SLOTS)) // no block is to be zeroed that has records
             .min(self.layout.ring_slots - done);
         disk.write_at(self.layout.slot_at(done), &vec![0; n as usize * SLOT])?;
         tally(&head.counters.log_bytes_written, n * SLOT as u64);

@@ -153,6 +153,26 @@ fn p18_a_block_with_acknowledged_records_is_not_written_before_it_is_free() {
 }
 
 #[test]
+fn p18_a_long_first_batch_is_followed_by_zeros_from_the_next_block_on() {
+    // Failure: the first batch is longer than what is written with zeros at a time, and ends within a block; the zeros of the
+    // next step go over the rest of that block, which has acknowledged records.
+    for n in 990..=1000 {
+        let rig = Rig::with_budget(MediumKind::File, 64 << 20);
+        let (store, recorder) = recorded(&rig);
+        let mut s = store.session().unwrap();
+        commit(&mut s, 2000, 2..=n, 1, Full).unwrap();
+        assert!(stat(&store, "ring_used") > 1024);
+        recorder.calls.lock().unwrap().clear();
+        commit(&mut s, 2000, [2], 2, Full).unwrap();
+        for call in recorder.calls.lock().unwrap().iter() {
+            if let Call::Write(off, bytes) = call {
+                assert!((off | bytes.len() as u64).is_multiple_of(BLOCK), "{} bytes at {off}", bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
 fn p18_a_commit_during_a_flush_begins_the_next_block() {
     // Failure: the batch is cut where the ring ended when its sync returned, or not at all: a commit that came meanwhile stands
     // in a block that is acknowledged with the batch, and is written again with the next one.
