@@ -279,8 +279,7 @@ impl Engine {
         let virt = self.pages.virt(v);
         let Place::Fast(b) = virt.place() else { return Ok(0) };
         self.pages.reserve_virts(1)?;
-        let cold = self.pages.take_cold(v)?;
-        self.pages.write_cold(cold, self.pages.geo().arena.view(b))?;
+        let cold = self.put_in_cold(v, self.pages.geo().arena.view(b))?;
         self.pages.vacate(v, Place::Cold(cold), self.shared.published());
         Ok(1)
     }

@@ -358,14 +358,29 @@ impl Engine {
             }
         }
         let v = if home == VirtNo::NONE { self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE) } else { home };
-        let cold = self.pages.take_cold(v)?;
-        self.pages.write_cold(cold, &content)?;
+        let put = self.put_in_cold(v, &content);
+        if home == VirtNo::NONE && put.is_err() {
+            self.pages.give_back(v);
+        }
+        let cold = put?;
         self.pages.virt(v).move_to(Place::Cold(cold));
         if home == VirtNo::NONE {
             self.pages.virt(last).older.store(v.0, Ordering::Release);
         }
         tally(&self.shared.head().counters.homes_saved, 1);
         Ok(())
+    }
+
+    /// Writes `content` to a cold block of `v`. Under the writer lock. Answers its number.
+    pub fn put_in_cold(&self, v: VirtNo, content: &[u8]) -> Result<u32> {
+        let cold = self.pages.take_cold(v)?;
+        match self.pages.write_cold(cold, content) {
+            Ok(()) => Ok(cold),
+            Err(error) => {
+                self.pages.free_place(Place::Cold(cold));
+                Err(error)
+            }
+        }
     }
 
     /// Every page whose newest version its home lacks.

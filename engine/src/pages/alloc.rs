@@ -324,7 +324,8 @@ impl Pages {
         self.push_virt(v);
     }
 
-    pub(super) fn free_place(&self, place: Place) {
+    /// Gives back at once the block of a place that nothing refers to.
+    pub fn free_place(&self, place: Place) {
         match place {
             Place::Fast(b) => self.push_block(b),
             Place::Cold(c) => {

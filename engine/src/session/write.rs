@@ -155,11 +155,15 @@ impl Session {
     /// Writes the whole page to a block of its own, of which the record will hold the number only.
     pub(super) fn put_shadow(&mut self, page: PageNo, content: &[u8]) -> Result<()> {
         let (engine, base) = self.parts();
-        let v = match self.set.get(page) {
-            Some(Written::Shadow(v)) => v,
-            _ => engine.new_shadow(page, &self.set, base)?,
+        let (v, is_new) = match self.set.get(page) {
+            Some(Written::Shadow(v)) => (v, false),
+            _ => (engine.new_shadow(page, &self.set, base)?, true),
         };
-        let streamed = engine.write_shadow(v, content)?;
+        let written = engine.write_shadow(v, content);
+        if is_new && written.is_err() {
+            engine.pages.give_back(v);
+        }
+        let streamed = written?;
         self.streamed |= streamed;
         self.set.put_shadow(page, v);
         Ok(())
