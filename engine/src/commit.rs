@@ -193,7 +193,7 @@ impl Engine {
                 }
             }
         }
-        self.pages.rebuild(&keep);
+        self.pages.rebuild(&keep, jci.max(head.clock.published()));
         match record {
             Some(parts) => self.finish(dead, jci, &parts)?,
             // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring

@@ -559,8 +559,9 @@ impl Pages {
 
     /// Rebuilds every list after the death of a lock holder, from what is reachable. What is not, somebody may still be
     /// reading, and the journal may name it: it goes the whole way. `keep` are places that the commit which the dead one
-    /// left half done names; they stay out of use until that is done.
-    pub fn rebuild(&self, keep: &HashSet<Place>) {
+    /// left half done names; they stay out of use until that is done. `newest` is that commit, or the newest published: what
+    /// it superseded may be reused no sooner than it is durable.
+    pub fn rebuild(&self, keep: &HashSet<Place>, newest: Jci) {
         let head = self.shared.head();
         if self.geometry().is_none() {
             return;
@@ -603,14 +604,13 @@ impl Pages {
             }
         }
         head.cold_free.store(free, R);
-        self.rebuild_limbo(gone);
+        self.rebuild_limbo(gone, newest);
     }
 
     /// Sends what nothing leads to on the way to be free, in the order in which a page's entries are to be cleared: the oldest
     /// first (see [`clear_entries`](Self::clear_entries)).
-    fn rebuild_limbo(&self, mut gone: Vec<VirtNo>) {
-        let until = self.shared.published();
-        gone.iter().for_each(|&v| self.disown(self.virt(v).place(), until));
+    fn rebuild_limbo(&self, mut gone: Vec<VirtNo>, until: Jci) {
+        gone.iter().for_each(|&v| self.disown(self.virt(v).place()));
         let entry = |v: VirtNo| if let Place::Fast(b) = self.virt(v).place() { self.entry(b) } else { None };
         gone.sort_by_cached_key(|&v| entry(v).map_or(Jci::ZERO, |entry| entry.birth));
         for v in gone {
@@ -650,11 +650,11 @@ impl Pages {
 
     /// Clears the entry of an unreachable block if its page is to have another place of the same birth: that of the commit in
     /// progress, which is not believed yet, or that of a version in the cold file that was being brought in.
-    fn disown(&self, place: Place, published: Jci) {
+    fn disown(&self, place: Place) {
         let Place::Fast(b) = place else { return };
         let Some(Entry { page, birth }) = self.entry(b) else { return };
         let in_cold = |virt: &Virt| matches!(virt.place(), Place::Cold(_)) && virt.dirty.load(R) == birth.0;
-        if birth > published || self.newest(page).is_some_and(|(_, virt)| in_cold(virt)) {
+        if birth > self.shared.published() || self.newest(page).is_some_and(|(_, virt)| in_cold(virt)) {
             self.change_entry(b, None);
         }
     }
