@@ -83,7 +83,7 @@ impl Engine {
         let from = head.written_pos.load(Ordering::Acquire).max(head.flushed_pos.load(Ordering::Acquire));
         let from = from / BLOCK_SLOTS * BLOCK_SLOTS;
         self.write_zeros(disk, end)?;
-        self.write_slots(disk, from, end.next_multiple_of(BLOCK_SLOTS))?;
+        self.write_slots(disk, from, end)?;
         head.written_pos.store(end, Ordering::Release);
         if batch.is_some() {
             let began = now();
@@ -175,14 +175,18 @@ impl Engine {
             .fold(self.shared.head().clock.durable(), Jci::max) // a hole holds an older lap's
     }
 
-    fn write_slots(&self, disk: &dyn Disk, from: u64, to: u64) -> Result<()> {
-        let mut at = from;
+    /// Writes the blocks that have slots of `[from, end)`. What is behind `end` in the last of them may be a record that is being
+    /// copied there: it is zeros in the file. Were its writer to die, what the file had of it could be taken for a part of the
+    /// next commit of that number.
+    fn write_slots(&self, disk: &dyn Disk, from: u64, end: u64) -> Result<()> {
+        let (mut at, to) = (from, end.next_multiple_of(BLOCK_SLOTS));
         let mut buffer = Vec::new();
         while at < to {
             let lap_end = (at / self.layout.ring_slots + 1) * self.layout.ring_slots;
             let n = (to.min(lap_end) - at).min(ZERO_SLOTS);
             buffer.resize(n as usize * SLOT, 0);
             self.shared.segment.copy_out(self.mirror_at(at), &mut buffer);
+            buffer[(n.min(end - at) as usize * SLOT)..].fill(0);
             disk.write_at(self.layout.slot_at(at), &buffer)?;
             tally(&self.shared.head().counters.log_bytes_written, buffer.len() as u64);
             at += n;
