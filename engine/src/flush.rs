@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long a waiter sleeps before it looks whether the leader lives.
 const SLICE: Duration = Duration::from_millis(50);
+/// How often to look at once whether the commit in progress is published, and how long to wait before each look after that.
+const TURNS: u32 = 1 << 14;
+const PAUSE: Duration = Duration::from_micros(100);
 /// After a batch that waited for more commits in vain, so many do not.
 const IN_VAIN: u64 = 16;
 /// The log is really written with zeros in steps of this many slots, ahead of its first use.
@@ -75,7 +78,7 @@ impl Engine {
             self.gather(durable);
         }
         let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
-        self.await_published(slot, end)?;
+        let end = self.await_published(slot, end)?;
         let jci = head.clock.published();
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
@@ -147,22 +150,32 @@ impl Engine {
         }
     }
 
-    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead.
-    fn await_published(&self, slot: SlotNo, end: u64) -> Result<()> {
+    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead, or stopped. Answers where
+    /// the batch ends: before that commit, if it does not come and begins in another block. Who is stopped within the last block
+    /// of those before it is waited for: that block is not written twice (P18).
+    fn await_published(&self, slot: SlotNo, end: u64) -> Result<u64> {
         let head = self.shared.head();
         let mut turns = 0u32;
-        while head.published_pos.load(Ordering::Acquire) < end && head.pending_jci.load(Ordering::Acquire) != 0 {
-            spin();
-            turns += 1;
-            if turns.is_multiple_of(1 << 14) {
-                std::thread::yield_now();
-                if self.hold(slot)? {
-                    head.writer.release(self.shared.slots(), slot);
-                }
-                self.shared.check()?;
+        loop {
+            let published = head.published_pos.load(Ordering::Acquire);
+            if published >= end || head.pending_jci.load(Ordering::Acquire) == 0 {
+                return Ok(end);
+            }
+            if turns < TURNS {
+                spin();
+                turns += 1;
+                continue;
+            }
+            std::thread::sleep(PAUSE);
+            if self.hold(slot)? {
+                head.writer.release(self.shared.slots(), slot);
+            }
+            self.shared.check()?;
+            let position = head.pending_pos.load(Ordering::Acquire); // all ones until it is known
+            if position != u64::MAX && position >= published.next_multiple_of(BLOCK_SLOTS) {
+                return Ok(published);
             }
         }
-        Ok(())
     }
 
     /// The newest commit whose slots end at or below `end`: everything before it is published.
