@@ -581,7 +581,16 @@ impl Pages {
             }
         }
         let mut used: HashSet<Place> = keep.clone();
-        used.extend((0..live.len()).filter(|&v| live[v]).map(|v| self.virt(VirtNo(v as u32)).place()));
+        for v in (1..live.len()).filter(|&v| live[v]).map(|v| VirtNo(v as u32)) {
+            let place = self.virt(v).place();
+            match place {
+                // a move that was not finished had given it to another, and no sweep would find it again
+                Place::Fast(b) => self.block(b).virt.store(v.0, R),
+                Place::Cold(c) => self.cold_owner(c).store(v.0, R),
+                Place::Home | Place::Free => {}
+            }
+            used.insert(place);
+        }
         self.rebuild_stack(&mut used);
         self.rebuild_touched();
         let mut gone = Vec::new();
