@@ -287,7 +287,10 @@ impl Engine {
             }
             let start = run.len();
             run.resize(start + page_size, 0);
-            reader.copying(|| self.pages.read_version(virt, 0, &mut run[start..]))?;
+            if !reader.copying(|| self.pages.read_version(virt, 0, &mut run[start..]))? {
+                let detail = format!("a version of page {page} that its home lacks is at home");
+                return Err(self.pages.corrupt("a page's version chain", detail));
+            }
             if page.0 == 1 {
                 mark::set(&mut run[start..], self.id);
             }
