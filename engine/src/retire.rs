@@ -228,7 +228,7 @@ impl Engine {
         for at in tail..published {
             let Some(header) = self.part_at(at, &mut bytes).filter(|h| h.jci.0 > floor) else { continue };
             if header.jci > pin {
-                break;
+                return Ok((pages, Some(end)));
             }
             end = at + 1;
             for group in groups(&bytes[HEADER..HEADER + usize::from(header.len)], page_size) {
@@ -236,7 +236,8 @@ impl Engine {
                 pages.insert(group.0);
             }
         }
-        Ok((pages, Some(end)))
+        // what is left is holes, of commits that never were: nothing in them is waited for
+        Ok((pages, Some(published)))
     }
 
     /// Writes the versions at `pin` of `pages` to their homes. Answers which, or `None` if an older reader needs a home
