@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A store, and whether writes to its cold file fail for lack of room.
-fn store(rig: &Rig) -> (Arc<Store>, Arc<AtomicBool>) {
+fn opened(rig: &Rig) -> (Arc<Store>, Arc<AtomicBool>) {
     let full = Arc::new(AtomicBool::new(false));
     let its = full.clone();
     let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
@@ -34,7 +34,7 @@ fn loses_nothing(store: &Arc<Store>, mut fails: impl FnMut() -> bool) {
 
 #[test]
 fn a_shadow_block_that_cannot_be_written_is_given_back() {
-    let (store, full) = store(&Rig::new(MediumKind::File));
+    let (store, full) = opened(&Rig::new(MediumKind::File));
     let mut s = store.session().unwrap();
     commit(&mut s, 8, 2..=8, 1, Full).unwrap();
     full.store(true, Ordering::SeqCst);
@@ -48,7 +48,7 @@ fn a_home_that_cannot_be_saved_costs_nothing() {
     commit(&mut store.session().unwrap(), 40, 2..=40, 1, Full).unwrap();
     store.checkpoint().unwrap();
     drop(store);
-    let (store, full) = store(&rig.crash(Policy::Newest));
+    let (store, full) = opened(&rig.crash(Policy::Newest));
     let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
     old.begin_read().unwrap();
     commit(&mut s, 200, 2..=200, 3, Full).unwrap(); // whole pages: it replaces homes unseen
@@ -58,7 +58,7 @@ fn a_home_that_cannot_be_saved_costs_nothing() {
 
 #[test]
 fn a_version_that_cannot_be_moved_costs_nothing() {
-    let (store, full) = store(&Rig::new(MediumKind::Dax));
+    let (store, full) = opened(&Rig::new(MediumKind::Dax));
     let mut s = store.session().unwrap();
     full.store(true, Ordering::SeqCst);
     let mut readers = Vec::new();
