@@ -12,17 +12,17 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
-use crate::base::limits::DEVICE_BLOCK;
-use crate::base::limits::PENDING_BYTE;
+use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE, PENDING_BYTE};
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
-use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
+use crate::format::journal::{Change, HEADER, Header, SLOT, blocks_named, groups};
 use crate::format::layout::{Layout, RING_AT};
 use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
+use crate::shared::MAX_COLD;
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 
@@ -74,6 +74,14 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
             durable,
             later.unwrap_or(log.end)
         );
+        return Err(Error::corrupt(region.path(), "micro-journals", detail));
+    }
+    // a block that the log names is not used again before it is retired: there are no more than blocks
+    let blocks = MAX_COLD + superblock.budget / u64::from(MIN_PAGE_SIZE);
+    let bodies = log.commits.iter().flat_map(|(_, parts)| parts);
+    let named: u64 = bodies.map(|body| blocks_named(body, superblock.page_size)).sum();
+    if named > blocks {
+        let detail = format!("they name {named} shadow blocks, more than there can be: they are not nvlite's");
         return Err(Error::corrupt(region.path(), "micro-journals", detail));
     }
     Ok(log)
