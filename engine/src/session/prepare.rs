@@ -48,6 +48,8 @@ impl Session {
         pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
         pages.sort_unstable_by_key(|p| p.0);
         let result = self.reserve(&pages, size);
+        pages.clear();
+        pages.shrink_to(1 << 12); // as the write set, it keeps its memory within bounds
         self.sorted = pages;
         result
     }
