@@ -48,6 +48,8 @@ pub struct Session {
     fixed: bool,
     /// Pages of the database after the prepared commit.
     prepared: Option<u32>,
+    /// Where the database was cut since, in pages; the most if it was not.
+    cut: u32,
     commit: Prepared,
     scratch: Vec<u8>,
     sorted: Vec<(PageNo, Written)>,
@@ -78,6 +80,7 @@ impl Session {
             provisional: 0,
             fixed: false,
             prepared: None,
+            cut: u32::MAX,
             commit: Prepared::default(),
             scratch: Vec::new(),
             sorted: Vec::new(),

@@ -15,7 +15,7 @@ impl Session {
     /// `Full`, `Io`, `Corrupt`, `Failed`, `Forked`, `LockLost`; never `Busy`.
     pub fn prepare(&mut self) -> Result<()> {
         self.store.engine().check()?;
-        self.prepared = None;
+        self.unprepare();
         if !self.holding || self.set.is_empty() {
             return Ok(());
         }

@@ -20,15 +20,31 @@ impl Session {
         }
         let page_size = u64::from(self.known_page_size().unwrap_or(4096));
         let end = u32::try_from(size.div_ceil(page_size)).unwrap_or(u32::MAX);
+        self.set.end = Some(end);
+        self.set.truncated = true;
+        if self.prepared.is_some() {
+            self.cut = self.cut.min(end); // the record may name what lies beyond
+        } else {
+            self.drop_beyond(end);
+        }
+        Ok(())
+    }
+
+    /// A preparation counts no more: what its record names may change.
+    pub(super) fn unprepare(&mut self) {
+        if self.prepared.take().is_some() {
+            self.drop_beyond(self.cut);
+        }
+        self.cut = u32::MAX;
+    }
+
+    fn drop_beyond(&mut self, end: u32) {
         let cut: Vec<PageNo> = self.set.iter().map(|(p, _)| p).filter(|p| p.0 > end).collect();
         for page in cut {
             if let Some(Written::Shadow(v)) = self.set.remove(page) {
                 self.store.engine().pages.give_back(v);
             }
         }
-        self.set.end = Some(end);
-        self.set.truncated = true;
-        Ok(())
     }
 
     /// A write or cut without the writer lock (P6): taken again if this session's own last commit is still the newest.
@@ -48,13 +64,14 @@ impl Session {
         Ok(())
     }
 
-    /// xWrite: any offset and length, into the private write set. Without a write transaction it re-takes the writer lock
+    /// xWrite: any offset and length, into the private write set; a preparation counts no more. Without a write transaction it re-takes the writer lock
     /// if the session's own last commit is still the newest (P6), else `LockLost`.
     ///
     /// # Errors
     /// As said; `Full` if a transaction too large for memory finds no room in the cold file.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.may_write()?;
+        self.unprepare();
         self.tell_lent(); // room may have to be made
         if self.known_page_size().is_none() {
             let n = bytes.len() as u64;
