@@ -122,7 +122,9 @@ pub struct Engine {
     pub base: Arc<dyn BaseOpener>,
     /// Who is alive.
     pub live: Liveness,
-    /// Held while the superblock is changed.
+    /// Held while this process changes the superblock: of its threads, one may have the writer lock and one the retirement
+    /// lock. Other processes change it under the same locks, and under both at once never: before the first commit there is
+    /// nothing to retire, and after it (`file`) only who retires changes it.
     superblock: Mutex<()>,
     /// The layout with the page size unknown: all that the log needs.
     pub layout: Layout,
