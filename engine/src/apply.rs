@@ -6,7 +6,7 @@ use crate::base::{BlockNo, Jci, PageNo, VirtNo};
 use crate::format::entry::Entry;
 use crate::format::journal::Change;
 use crate::pages::alloc::Pins;
-use crate::pages::virt::{ENTRY_CHANGED, FETCHED, Place, Virt};
+use crate::pages::virt::{FETCHED, Place, Virt};
 use crate::pages::{Pages, heads};
 use crate::shared::count;
 
@@ -24,6 +24,8 @@ pub struct Apply<'a> {
     pub in_place: bool,
     /// Whether some connection has fetched pointers out; which blocks they point into, the blocks say.
     pub fetches: bool,
+    /// Whether a dead writer may have applied some of it.
+    pub again: bool,
     /// Virtblocks made for the shadow blocks that the record names; empty when a dead writer's record is applied.
     pub shadow: &'a dyn Fn(PageNo) -> Option<VirtNo>,
 }
@@ -61,7 +63,7 @@ impl Apply<'_> {
         match place {
             Place::Fast(b) => {
                 self.pages.block(b).virt.store(v.0, R);
-                self.own_entry(page, b);
+                self.pages.change_entry(b, Some(Entry { page, birth: self.jci }));
             }
             _ => self.pages.shared.head().cold_dirty.store(1, R),
         }
@@ -110,7 +112,7 @@ impl Apply<'_> {
                 // that already stays it since when it was: were its entry as young as this commit, and so not believed after
                 // a crash, that of an older version's block would be
                 self.pages.note_stored(b, 0, arena.size());
-                self.own_entry(page, b);
+                self.pages.change_entry(b, Some(Entry { page, birth: self.jci }));
             }
             if dirty != self.jci.0 {
                 virt.dirty.store(self.jci.0, Ordering::Release);
@@ -135,7 +137,7 @@ impl Apply<'_> {
                 arena.zero(b);
             }
         }
-        self.own_entry(page, b);
+        pages.change_entry(b, Some(Entry { page, birth: self.jci }));
         let virt = pages.virt(v);
         virt.dirty.store(self.jci.0, R);
         virt.move_to(Place::Fast(b));
@@ -145,16 +147,23 @@ impl Apply<'_> {
 
     /// Publishes `v` as the newest version, and takes out those behind it that nobody sees.
     fn link(&self, page: PageNo, v: VirtNo) {
+        let older = self.pages.virt(v).older();
+        if self.again && older != VirtNo::NONE {
+            self.disown(page, self.pages.virt(older));
+        }
         heads::set(&self.pages.shared, page, v, self.pages.virt(v).place());
         self.pages.prune(v, self.pins);
     }
 
-    /// Says in the durable array that `b` is the page's place from this commit on.
-    fn own_entry(&self, page: PageNo, b: BlockNo) {
-        if self.pages.pmem.is_some() {
-            self.pages.note_stored(b, 0, 0);
-            self.pages.block(b).flags.fetch_or(ENTRY_CHANGED, R);
-            self.pages.store_entry(b, Some(Entry { page, birth: self.jci }));
+    /// The dead writer may have said of the block of `older` that it is the page's place from this commit on, and begun to
+    /// store there; the next one to look found it seen, if only by a reader that came and went, and copied it. The page has
+    /// one place of that birth: the copy. That of `older` is its home again, as when the dead writer found it.
+    fn disown(&self, page: PageNo, older: &Virt) {
+        if let Place::Fast(b) = older.place()
+            && self.pages.entry(b) == Some(Entry { page, birth: self.jci })
+        {
+            older.dirty.store(0, R); // first: who finds that, and the entry gone, makes the entry again
+            self.pages.change_entry(b, None);
         }
     }
 }

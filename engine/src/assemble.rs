@@ -276,7 +276,7 @@ impl Engine {
                 .map(BlockNo)
                 .filter_map(|b| pages.entry(b).map(|e| (b, e.page, e.birth)))
                 .collect();
-            let best = recovery::believed(pages, low_water);
+            let best = recovery::believed(pages, low_water)?;
             let n = entries.len() as u32;
             pages.reserve_virts(n + 1)?;
             heads::reserve(&self.shared, best.len() as u32 + 1)?;

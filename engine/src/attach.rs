@@ -562,6 +562,10 @@ impl Attached {
             std::mem::forget(engine);
             return Ok(());
         }
+        if engine.shared.check().is_ok() {
+            // before the wait for the lock, which may end without it; that this fails is told by the region, which fails, too
+            let _ = engine.flush(engine.keeper, engine.shared.published());
+        }
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
         let last = !engine.live.anyone_else();
         let mapping = engine.shared.segment.path().filter(|_| last).map(Path::to_owned);

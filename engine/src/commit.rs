@@ -168,7 +168,7 @@ impl Engine {
         shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
     ) {
         let fetches = self.shared.slots().fetches_out();
-        let apply = Apply { pages: &self.pages, jci, pins, in_place, fetches, shadow };
+        let apply = Apply { pages: &self.pages, jci, pins, in_place, fetches, again: false, shadow };
         let page_size = self.pages.geo().arena.size();
         for i in 0..packer.parts() {
             for (page, change) in groups(&packer.part_mut(i)[HEADER..], page_size).flatten() {
@@ -177,8 +177,8 @@ impl Engine {
         }
     }
 
-    /// Under the writer lock, after its holder died: brings the lists in order, finishes or drops the commit in progress.
-    pub fn repair(&self) -> Result<()> {
+    /// Under the writer lock, after its holder `dead` died: brings the lists in order, finishes or drops the commit in progress.
+    pub fn repair(&self, dead: SlotNo) -> Result<()> {
         let head = self.shared.head();
         let jci = Jci(head.pending_jci.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
@@ -193,9 +193,9 @@ impl Engine {
                 }
             }
         }
-        self.pages.rebuild(&keep);
+        self.pages.rebuild(&keep, jci.max(head.clock.published()));
         match record {
-            Some(parts) => self.finish(jci, &parts)?,
+            Some(parts) => self.finish(dead, jci, &parts)?,
             // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring
             None if pending => self.drop_pending()?,
             None => {}
@@ -232,7 +232,7 @@ impl Engine {
             .collect()
     }
 
-    fn finish(&self, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
+    fn finish(&self, dead: SlotNo, jci: Jci, parts: &[Vec<u8>]) -> Result<()> {
         let (head, page_size) = (self.shared.head(), self.pages.geo().arena.size());
         if let Region::Pmem(pmem) = &self.region {
             // its owner may have died before its fence
@@ -249,11 +249,12 @@ impl Engine {
         while self.pages.free_blocks() < pages && self.pages.grow()? {}
         let mut pins = Pins::default();
         let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
-        // our own, too: we may be a reader who met a dead writer, and it does not move
-        pins.gather(&self.pages, None, visible);
-        // a closed gate: the dead writer may have stored in place, and only what no pin saw; a copy is right as well
+        // the dead one's would have moved along; our own is not left out: we may be a reader who met a dead writer
+        pins.gather(&self.pages, Some(dead), visible);
+        // a closed gate: the dead writer may have stored in place, and only what no pin saw. What a reader sees that has not
+        // looked at the gate yet is copied all the same
         let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
-        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, shadow: &|_| None };
+        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, again: true, shadow: &|_| None };
         for (page, change) in changes {
             // a shadow block has its block already
             if let Change::Ranges { fresh, .. } = change

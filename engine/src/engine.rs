@@ -122,7 +122,9 @@ pub struct Engine {
     pub base: Arc<dyn BaseOpener>,
     /// Who is alive.
     pub live: Liveness,
-    /// Held while the superblock is changed.
+    /// Held while this process changes the superblock: of its threads, one may have the writer lock and one the retirement
+    /// lock. Other processes change it under the same locks, and under both at once never: before the first commit there is
+    /// nothing to retire, and after it (`file`) only who retires changes it.
     superblock: Mutex<()>,
     /// The layout with the page size unknown: all that the log needs.
     pub layout: Layout,
@@ -216,7 +218,7 @@ impl Engine {
             Hold::HeldAfterDeath { dead } => {
                 tracing::warn!(?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
-                if let Err(error) = self.repair() {
+                if let Err(error) = self.repair(dead) {
                     let failed = self.shared.fail(&error);
                     head.writer.release(slots, slot);
                     return Err(failed);

@@ -6,8 +6,8 @@ use crate::base::bytes::prefetch;
 use crate::base::limits::PENDING_BYTE;
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
-use crate::engine::Engine;
-use crate::medium::BaseFile;
+use crate::engine::{Engine, Region};
+use crate::medium::{BaseFile, Site};
 use crate::pages::alloc::Pins;
 use crate::pages::heads;
 use crate::pages::virt::Place;
@@ -33,6 +33,10 @@ impl Engine {
             prefetch(self.pages.block(block)); // the commit will note there what it stores
             return Ok(Some(block));
         }
+        let in_cold = newest.is_some_and(|(_, virt)| matches!(virt.place(), Place::Cold(_)));
+        if in_cold && self.mapped() && page.0 > self.pages_at(self.shared.published(), base)? {
+            return Ok(None); // cut off, and there for an older reader: the block that it had may bear the same birth still
+        }
         self.pages.reserve_virts(2)?;
         heads::reserve(&self.shared, 1)?;
         let v = newest.map_or_else(|| self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE), |(v, _)| v);
@@ -57,8 +61,7 @@ impl Engine {
             if self.mapped() && virt.is_dirty() {
                 self.pages.note_stored(block, 0, arena.size());
                 let birth = Jci(virt.dirty.load(R));
-                self.pages.store_entry(block, Some(crate::format::entry::Entry { page, birth }));
-                self.pages.block(block).flags.fetch_or(crate::pages::virt::ENTRY_CHANGED, R);
+                self.pages.change_entry(block, Some(crate::format::entry::Entry { page, birth }));
             }
             self.pages.vacate(v, Place::Fast(block), self.shared.published());
         } else {
@@ -100,7 +103,12 @@ impl Engine {
         let start = Instant::now();
         for round in 0.. {
             self.shared.slots().reap_dead(&self.live);
-            let swept = self.sweep(n.max(BATCH), round > 1, keep, base)?;
+            let swept = self.sweep(n.max(BATCH), round > 1, keep, base);
+            if let Region::Pmem(pmem) = &self.region {
+                // now, whatever came of it: another thread may be the next to retire, whose fence is none for us (H1)
+                pmem.fence(Site::OlderFence);
+            }
+            let swept = swept?;
             let (freed, held_up) = (swept.unwrap_or(0), swept.is_none());
             if self.mapped() {
                 self.retire_now(base)?;
@@ -271,8 +279,7 @@ impl Engine {
         let virt = self.pages.virt(v);
         let Place::Fast(b) = virt.place() else { return Ok(0) };
         self.pages.reserve_virts(1)?;
-        let cold = self.pages.take_cold(v)?;
-        self.pages.write_cold(cold, self.pages.geo().arena.view(b))?;
+        let cold = self.put_in_cold(v, self.pages.geo().arena.view(b))?;
         self.pages.vacate(v, Place::Cold(cold), self.shared.published());
         Ok(1)
     }

@@ -38,6 +38,9 @@ mod shadow;
 #[allow(unsafe_code)]
 mod shared;
 mod stats;
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::panic)]
+mod whitebox;
 mod writeset;
 
 pub use assemble::{Parts, keep_unmarked, mapping_len, region_len};

@@ -12,17 +12,17 @@
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
 
 use crate::base::checksum::seed;
-use crate::base::limits::DEVICE_BLOCK;
-use crate::base::limits::PENDING_BYTE;
+use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE, PENDING_BYTE};
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
-use crate::format::journal::{Change, HEADER, Header, SLOT, groups};
+use crate::format::journal::{Change, HEADER, Header, SLOT, blocks_named, groups};
 use crate::format::layout::{Layout, RING_AT};
 use crate::format::mark;
 use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
+use crate::shared::MAX_COLD;
 use std::collections::{BTreeMap, HashMap};
 
 /// The log as found: bodies of the commits to redo, in order, and the low-water mark.
@@ -73,6 +73,14 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
             durable,
             later.unwrap_or(log.end)
         );
+        return Err(Error::corrupt(region.path(), "micro-journals", detail));
+    }
+    // a block that the log names is not used again before it is retired: there are no more than blocks
+    let blocks = MAX_COLD + superblock.budget / u64::from(MIN_PAGE_SIZE);
+    let bodies = log.commits.iter().flat_map(|(_, parts)| parts);
+    let named: u64 = bodies.map(|body| blocks_named(body, superblock.page_size)).sum();
+    if named > blocks {
+        let detail = format!("they name {named} shadow blocks, more than there can be: they are not nvlite's");
         return Err(Error::corrupt(region.path(), "micro-journals", detail));
     }
     Ok(log)
@@ -217,16 +225,29 @@ impl<'a> Homes<'a> {
 }
 
 /// Believable durable entries: page → (block, birth). Of two for a page the younger holds.
-pub fn believed(pages: &Pages, low_water: Jci) -> HashMap<PageNo, (BlockNo, Jci)> {
+///
+/// # Errors
+/// `Corrupt` if two are of the same age: a commit gives a page one place.
+pub fn believed(pages: &Pages, low_water: Jci) -> Result<HashMap<PageNo, (BlockNo, Jci)>> {
     let mut best: HashMap<PageNo, (BlockNo, Jci)> = HashMap::new();
+    let mut twins = Vec::new();
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
         let Some(entry) = pages.entry(b).filter(|e| e.birth <= low_water) else { continue };
         let held = best.entry(entry.page).or_insert((b, entry.birth));
-        if entry.birth >= held.1 {
+        if entry.birth == held.1 && b != held.0 {
+            twins.push((held.0, b, entry));
+        }
+        if entry.birth > held.1 {
             *held = (b, entry.birth);
         }
     }
-    best
+    match twins.into_iter().find(|(.., entry)| best[&entry.page].1 == entry.birth) {
+        Some((a, b, Entry { page, birth })) => {
+            let detail = format!("blocks {} and {} both hold page {page} since commit {birth}", a.0, b.0);
+            Err(pages.corrupt("durable virtblock array", detail))
+        }
+        None => Ok(best),
+    }
 }
 
 /// Redoes the log and begins the next incarnation. `pages` has the geometry of the superblock if a page size is known.
@@ -290,7 +311,7 @@ fn rewrite(disk: &dyn Disk, superblock: &Superblock, log: &Log) -> Result<()> {
 
 fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>) -> Result<()> {
     let mut places: HashMap<PageNo, BlockNo> =
-        believed(pages, log.low_water).into_iter().map(|(page, (b, _))| (page, b)).collect();
+        believed(pages, log.low_water)?.into_iter().map(|(page, (b, _))| (page, b)).collect();
     // entries that are not believed now must not be later, when the low-water mark has passed their birth
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
         let at = pages.geo().layout.entries_at() + u64::from(b.0) * crate::format::entry::ENTRY;

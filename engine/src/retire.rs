@@ -16,7 +16,7 @@ use crate::pages::virt::{Place, Virt};
 use crate::shared::tally;
 use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 const R: Ordering = Ordering::Relaxed;
@@ -85,14 +85,16 @@ impl Engine {
                 let head = self.shared.head();
                 let cold_dirty = head.cold_dirty.load(R) != 0;
                 if cold_dirty {
-                    let cold = |virt: &Virt| virt.is_dirty() && matches!(virt.place(), Place::Cold(_));
-                    let pages = heads::all(&self.shared).filter(|&(_, v)| cold(self.pages.virt(v))).map(|(p, _)| p);
-                    let pages: BTreeSet<PageNo> = pages.collect();
-                    if !self.write_homes(self.keeper, &Which::These(pages.iter().copied().collect()), true, base)? {
+                    let is = |virt: &Virt, dirty| virt.is_dirty() == dirty && matches!(virt.place(), Place::Cold(_));
+                    let all = || heads::all(&self.shared).map(|(page, v)| (page, self.pages.virt(v)));
+                    let dirty = all().filter(|(_, virt)| is(virt, true)).map(|(page, _)| page).collect();
+                    if !self.write_homes(self.keeper, &Which::These(dirty), true, base)? {
                         return Ok(false);
                     }
                     // the home is the place from now on: an older block's entry must not outlive the record, or the next
-                    // recovery would believe it. The fence below is soon enough: the record is not retired before
+                    // recovery would believe it. The fence below is soon enough: the record is not retired before. Of all
+                    // that is clean there: who wrote some of them home may have died before this
+                    let pages: HashSet<PageNo> = all().filter(|(_, v)| is(v, false)).map(|(page, _)| page).collect();
                     self.pages.forget_entries(Site::HomewardEntry, &|page, _| pages.contains(&page));
                 }
                 let lines = self.pages.flush_touched();
@@ -128,7 +130,7 @@ impl Engine {
 
     /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
     /// without which homes that older readers need are left alone. Takes the retirement lock; if somebody has it, waits for
-    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested.
+    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested. `slot` has no pin of its own.
     pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         loop {
@@ -141,6 +143,7 @@ impl Engine {
                 Lock::Busy => return Ok(false),
             }
         }
+        debug_assert!(slots.get(slot).pin().is_none(), "the caller's snapshot would be lost");
         let change = self.shared.begin();
         let result = self.write_homes_locked(slot, which, holding, base);
         slots.get(slot).unpin();
@@ -225,7 +228,7 @@ impl Engine {
         for at in tail..published {
             let Some(header) = self.part_at(at, &mut bytes).filter(|h| h.jci.0 > floor) else { continue };
             if header.jci > pin {
-                break;
+                return Ok((pages, Some(end)));
             }
             end = at + 1;
             for group in groups(&bytes[HEADER..HEADER + usize::from(header.len)], page_size) {
@@ -233,7 +236,8 @@ impl Engine {
                 pages.insert(group.0);
             }
         }
-        Ok((pages, Some(end)))
+        // what is left is holes, of commits that never were: nothing in them is waited for
+        Ok((pages, Some(published)))
     }
 
     /// Writes the versions at `pin` of `pages` to their homes. Answers which, or `None` if an older reader needs a home
@@ -284,7 +288,10 @@ impl Engine {
             }
             let start = run.len();
             run.resize(start + page_size, 0);
-            reader.copying(|| self.pages.read_version(virt, 0, &mut run[start..]))?;
+            if !reader.copying(|| self.pages.read_version(virt, 0, &mut run[start..]))? {
+                let detail = format!("a version of page {page} that its home lacks is at home");
+                return Err(self.pages.corrupt("a page's version chain", detail));
+            }
             if page.0 == 1 {
                 mark::set(&mut run[start..], self.id);
             }
@@ -355,14 +362,29 @@ impl Engine {
             }
         }
         let v = if home == VirtNo::NONE { self.pages.take_virt(page, Jci::ZERO, VirtNo::NONE) } else { home };
-        let cold = self.pages.take_cold(v)?;
-        self.pages.write_cold(cold, &content)?;
+        let put = self.put_in_cold(v, &content);
+        if home == VirtNo::NONE && put.is_err() {
+            self.pages.give_back(v);
+        }
+        let cold = put?;
         self.pages.virt(v).move_to(Place::Cold(cold));
         if home == VirtNo::NONE {
             self.pages.virt(last).older.store(v.0, Ordering::Release);
         }
         tally(&self.shared.head().counters.homes_saved, 1);
         Ok(())
+    }
+
+    /// Writes `content` to a cold block of `v`. Under the writer lock. Answers its number.
+    pub fn put_in_cold(&self, v: VirtNo, content: &[u8]) -> Result<u32> {
+        let cold = self.pages.take_cold(v)?;
+        match self.pages.write_cold(cold, content) {
+            Ok(()) => Ok(cold),
+            Err(error) => {
+                self.pages.free_place(Place::Cold(cold));
+                Err(error)
+            }
+        }
     }
 
     /// Every page whose newest version its home lacks.

@@ -48,9 +48,13 @@ pub struct Session {
     fixed: bool,
     /// Pages of the database after the prepared commit.
     prepared: Option<u32>,
+    /// Where the database was cut since, in pages; the most if it was not.
+    cut: u32,
     commit: Prepared,
     scratch: Vec<u8>,
     sorted: Vec<(PageNo, Written)>,
+    /// Shadow blocks were streamed by this call, and not fenced.
+    streamed: bool,
 }
 
 impl Session {
@@ -76,9 +80,11 @@ impl Session {
             provisional: 0,
             fixed: false,
             prepared: None,
+            cut: u32::MAX,
             commit: Prepared::default(),
             scratch: Vec::new(),
             sorted: Vec::new(),
+            streamed: false,
         })
     }
 
@@ -215,6 +221,13 @@ impl Session {
         if std::mem::take(&mut self.holding) {
             let engine = self.store.engine();
             engine.shared.head().writer.release(engine.shared.slots(), self.slot);
+        }
+    }
+
+    /// At the end of a call that may have streamed shadow blocks.
+    fn fence_streamed(&mut self) {
+        if std::mem::take(&mut self.streamed) {
+            self.store.engine().fence_shadows();
         }
     }
 
@@ -422,11 +435,11 @@ impl Session {
     /// Makes everything committed durable and writes homes as far as readers allow. Answers (durable, low-water mark).
     ///
     /// # Errors
-    /// `Failed`, `Forked`; `Busy` inside a write transaction; those of the base file.
+    /// `Failed`, `Forked`; `Busy` inside a transaction; those of the base file.
     pub fn checkpoint(&mut self) -> Result<(Jci, Jci)> {
         self.store.engine().check()?;
-        if self.holding {
-            return Err(Error::Busy("a write transaction is open"));
+        if self.holding || self.pin.is_some() {
+            return Err(Error::Busy("a transaction is open")); // who writes homes pins what it writes, in this slot (P16)
         }
         self.open_base()?;
         let (engine, base) = self.parts();

@@ -40,14 +40,15 @@ impl Engine {
         Ok(v)
     }
 
-    /// Writes a shadow block; durable after [`persist_shadows`](Self::persist_shadows).
-    pub fn write_shadow(&self, v: VirtNo, content: &[u8]) -> Result<()> {
+    /// Writes a shadow block. Answers whether it was streamed: durable after [`fence_shadows`](Self::fence_shadows), else after
+    /// [`persist_shadows`](Self::persist_shadows).
+    pub fn write_shadow(&self, v: VirtNo, content: &[u8]) -> Result<bool> {
         match self.pages.virt(v).place() {
             Place::Fast(b) => {
                 self.pages.geo().arena.stream(Site::ShadowBlock, b, content);
-                Ok(())
+                Ok(self.mapped())
             }
-            Place::Cold(c) => self.pages.write_cold(c, content),
+            Place::Cold(c) => self.pages.write_cold(c, content).map(|()| false),
             Place::Home | Place::Free => Err(self.pages.corrupt("write set", "a shadow block was lost".into())),
         }
     }
@@ -63,13 +64,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the shadow blocks durable before the record that names them may be (P18, H6).
-    pub fn persist_shadows(&self, n: u32) -> Result<()> {
-        let counters = &self.shared.head().counters;
+    /// Makes the shadow blocks that this thread has streamed durable (H1): a connection may go on in another one.
+    pub fn fence_shadows(&self) {
         if let Region::Pmem(pmem) = &self.region {
             pmem.fence(Site::ShadowFence);
-            tally(&counters.fences, 1);
+            tally(&self.shared.head().counters.fences, 1);
         }
+    }
+
+    /// Makes the shadow blocks in the cold file durable before the record that names them may be (P18, H6).
+    pub fn persist_shadows(&self, n: u32) -> Result<()> {
+        let counters = &self.shared.head().counters;
         if self.pages.cold_used() > 0 {
             // tried again, it would say that all is well of what the failed one lost
             self.pages.cold.sync(Site::ShadowCold).map_err(|error| self.shared.fail(&error))?;

@@ -65,7 +65,7 @@ pub struct WriteSet {
     bytes: Vec<u8>,
     /// Highest end of a write, or where xTruncate cut, in pages.
     pub end: Option<u32>,
-    /// Whether xTruncate was called last.
+    /// Whether xTruncate was called: then `end` is the end of the database, whatever it was before.
     pub truncated: bool,
     /// Pages in shadow blocks.
     shadows: usize,

@@ -1,5 +1,7 @@
-//! Death in the middle of something, as the memory sees it: a thread that stops there for ever.
+//! Death in the middle of something, as the memory sees it: a thread that stops there for ever, and whose flushes the kernel
+//! has waited for.
 
+use crate::sim::World;
 use nvlite_engine::{MediumKind, Pmem, Region, Result, Site};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 /// Memory whose user stops for ever in front of the operation that was chosen.
 pub struct Mortal {
     inner: Arc<dyn Pmem>,
+    world: Arc<World>,
     left: AtomicU64,
     panics: AtomicBool,
     dead: Mutex<bool>,
@@ -15,15 +18,16 @@ pub struct Mortal {
 }
 
 impl Mortal {
-    /// Over `region`, which is memory; nobody dies yet.
+    /// Over `region`, which is memory of `world`; nobody dies yet.
     ///
     /// # Panics
     /// If it is a file.
     #[allow(clippy::panic, reason = "a test that asks for this is wrong")]
-    pub fn over(region: Region) -> Arc<Mortal> {
+    pub fn over(region: Region, world: &Arc<World>) -> Arc<Mortal> {
         let Region::Pmem(inner) = region else { panic!("{:?} is no memory", region.kind()) };
         let (left, panics) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        Arc::new(Mortal { inner, left, panics, dead: Mutex::new(false), bell: Condvar::new() })
+        let world = Arc::clone(world);
+        Arc::new(Mortal { inner, world, left, panics, dead: Mutex::new(false), bell: Condvar::new() })
     }
 
     /// Its user dies in front of the `n`-th store, flush or fence from now on, counted from 0.
@@ -47,6 +51,20 @@ impl Mortal {
         *dead
     }
 
+    /// Does `work` in a thread that is never joined: the dead stay where they are, and keep what they hold. True if it died.
+    pub fn dies_in<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> bool {
+        let done = Arc::new(AtomicBool::new(false));
+        let its = done.clone();
+        std::thread::spawn(move || {
+            let _kept = work();
+            its.store(true, Ordering::SeqCst);
+            loop {
+                std::thread::park();
+            }
+        });
+        self.await_death(|| done.load(Ordering::SeqCst))
+    }
+
     fn step(&self) {
         let count_down = |left: u64| (left != u64::MAX && left > 0).then(|| left - 1);
         if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down) == Err(0) {
@@ -54,6 +72,7 @@ impl Mortal {
                 self.dies_after(u64::MAX);
                 std::panic::resume_unwind(Box::new("a defect"));
             }
+            self.world.ended();
             *self.dead.lock().unwrap_or_else(PoisonError::into_inner) = true;
             self.bell.notify_all();
             loop {

@@ -1,6 +1,7 @@
 //! Several processes with one database, without processes: stores over one mapping, each an attachment of its own, whose
 //! deaths are told.
 
+use crate::mortal::Mortal;
 use crate::rules::Rig;
 use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
 use nvlite_engine::{Region, Result, Store, mapping_len};
@@ -42,6 +43,19 @@ impl Processes {
         parts.region = wrap(parts.region);
         self.alive[no as usize % MOST].store(true, Ordering::SeqCst);
         if first { Store::assemble(parts) } else { Store::assemble_beside(parts) }
+    }
+
+    /// As [`start`](Self::start), of a process that dies when it is told to.
+    ///
+    /// # Errors
+    /// Of the engine.
+    pub fn start_mortal(&self, no: u32) -> Result<(Arc<Store>, Arc<Mortal>)> {
+        let mut mortal = None;
+        let store = self.start(no, |region| {
+            let memory = Mortal::over(region, &self.rig.world);
+            Region::Pmem(mortal.insert(memory).clone())
+        })?;
+        Ok((store, mortal.unwrap_or_else(|| unreachable!("it was wrapped"))))
     }
 
     /// Sets the clock's word of what is visible back to `jci`: as it was before the last step of a commit.

@@ -63,10 +63,11 @@ fn media(site: Site) -> &'static [MediumKind] {
         Site::ShadowCold | Site::Homes | Site::MarkBlank | Site::MarkStock | Site::Unmark | Site::RecoverHomes => {
             &[Dax, File]
         }
-        // Beyond the histories: a stock file that ends within a page, and a second page size after a rollback, where what the
-        // zeros replace would have to be an entry by its checksum.
-        // A mark that is off, but not durably, when the next process opens: `life_power.rs`.
-        Site::LastPage | Site::ForgetEntries | Site::ForgetFence | Site::KeepUnmarked => &[],
+        // Beyond the histories: a stock file that ends within a page; a second page size after a rollback, where what the
+        // zeros replace would have to be an entry by its checksum; another thread that retires after one whose eviction
+        // failed half way (`rules_takeover.rs`); a mark that is off, but not durably, when the next process opens
+        // (`life_power.rs`).
+        Site::LastPage | Site::ForgetEntries | Site::ForgetFence | Site::OlderFence | Site::KeepUnmarked => &[],
     }
 }
 

@@ -5,15 +5,20 @@
 #[path = "../../fuzz/src/lib.rs"]
 mod parsers;
 
+use nvlite_engine::base::checksum::{checksum, seed};
 use nvlite_engine::base::limits::MAX_REGION;
 use nvlite_engine::base::{Incarnation, Jci, MediumKind, PageNo, RegionId};
-use nvlite_engine::format::journal::{Change, HEADER, Header, Packer, groups};
+use nvlite_engine::format::journal::{BODY, Change, HEADER, Header, Packer, SLOT, groups};
+use nvlite_engine::format::layout::{Layout, RING_AT};
 use nvlite_engine::format::mark;
 use nvlite_engine::format::superblock::{SIZE, Superblock};
+use nvlite_engine::medium::FileDisk;
 use nvlite_engine::store::inspect_region;
+use nvlite_engine::{Disk as _, Region};
 use nvlite_tests::sim::mix;
 use parsers::left::{Left, commit};
 use parsers::region::{Reached, histories};
+use std::sync::Arc;
 
 fn superblock() -> Vec<u8> {
     let one = Superblock {
@@ -199,6 +204,30 @@ fn regions_that_are_too_short_are_refused() {
     new.region.truncate(80 << 10);
     let said = new.run(|store| commit(&mut store.session()?, 2, &[]));
     assert!(said.is_err_and(|why| why.to_string().contains("it was cut")));
+}
+
+#[test]
+fn a_log_that_names_more_shadow_blocks_than_there_can_be_is_refused() {
+    // Failure: five bytes that were forged stand for 65,536 pages, and who looks at the log goes through a million times as many.
+    let at_front = superblock();
+    let said = Superblock::choose(&at_front, &at_front).unwrap();
+    let (slots, seed) = (Layout::new(said.budget, 0, false).ring_slots, seed(said.region, said.incarnation));
+    let runs = [7, 1, 0x80, 0x80, 4].repeat(BODY / 5); // from page 1, in cold blocks from 0 on
+    let dir = tempfile::tempdir().unwrap();
+    let region = FileDisk::create(&dir.path().join("region")).unwrap();
+    region.write_at(0, &at_front).unwrap();
+    for slot in 0..slots {
+        let jci = said.low_water.0 + 1 + slot;
+        let (mut bytes, len) = ([0; SLOT], runs.len() as u16);
+        bytes[HEADER..HEADER + runs.len()].copy_from_slice(&runs);
+        let header =
+            Header { jci: Jci(jci), low_water: said.low_water, durable: said.low_water, part: 0, parts: 1, len };
+        header.encode(seed, slot, checksum(seed, &runs), &mut bytes);
+        region.write_at(RING_AT + slot * SLOT as u64, &bytes).unwrap();
+    }
+    let found = inspect_region(&Region::Disk(Arc::new(region))).unwrap().unwrap();
+    let said = found.log.unwrap_err().to_string();
+    assert!(said.contains(&format!("{} shadow blocks", slots * 65536 * (BODY as u64 / 5))), "{said}");
 }
 
 #[test]

@@ -153,6 +153,54 @@ fn p18_a_block_with_acknowledged_records_is_not_written_before_it_is_free() {
 }
 
 #[test]
+fn p18_a_long_first_batch_is_followed_by_zeros_from_the_next_block_on() {
+    // Failure: the first batch is longer than what is written with zeros at a time, and ends within a block; the zeros of the
+    // next step go over the rest of that block, which has acknowledged records.
+    for n in 990..=1000 {
+        let rig = Rig::with_budget(MediumKind::File, 64 << 20);
+        let (store, recorder) = recorded(&rig);
+        let mut s = store.session().unwrap();
+        commit(&mut s, 2000, 2..=n, 1, Full).unwrap();
+        assert!(stat(&store, "ring_used") > 1024);
+        recorder.calls.lock().unwrap().clear();
+        commit(&mut s, 2000, [2], 2, Full).unwrap();
+        for call in recorder.calls.lock().unwrap().iter() {
+            if let Call::Write(off, bytes) = call {
+                assert!((off | bytes.len() as u64).is_multiple_of(BLOCK), "{} bytes at {off}", bytes.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn p18_nothing_behind_the_end_of_a_batch_is_written() {
+    // Failure: the last block of a batch is written as it stands in the mapping, with what is being copied behind the end. Its
+    // writer dies, and the next commit of that number has the other half: together they are taken for a whole one.
+    let (store, recorder) = recorded(&Rig::new(MediumKind::File));
+    let mut s = store.session().unwrap();
+    commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+    while stat(&store, "retirements") < 3 {
+        commit(&mut s, 4, [2], 2, Process).unwrap();
+    }
+    recorder.calls.lock().unwrap().clear();
+    for byte in 3..=40 {
+        commit(&mut s, 4, [2], byte, if byte % 7 == 0 { Full } else { Process }).unwrap();
+    }
+    let (mut partial, calls) = (0, recorder.calls.lock().unwrap());
+    for call in calls.iter() {
+        let Call::Write(off, bytes) = call else { continue };
+        if !ring().contains(off) || bytes.iter().all(|b| *b == 0) {
+            continue;
+        }
+        let slots: Vec<_> = bytes.chunks(1024).map(newest).collect();
+        let end = slots.iter().rposition(|jci| *jci == newest(bytes)).unwrap() + 1;
+        assert!(bytes[end * 1024..].iter().all(|b| *b == 0), "commits {slots:?} at {off}");
+        partial += usize::from(end % 4 != 0);
+    }
+    assert!(partial > 10, "{partial} batches end within a block");
+}
+
+#[test]
 fn p18_a_commit_during_a_flush_begins_the_next_block() {
     // Failure: the batch is cut where the ring ended when its sync returned, or not at all: a commit that came meanwhile stands
     // in a block that is acknowledged with the batch, and is written again with the next one.

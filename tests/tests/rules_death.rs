@@ -33,7 +33,7 @@ fn dies_in(
     let processes = Processes::new(&rig).unwrap();
     let (mut mortal, living) = (None, processes.start(1, |region| region).unwrap());
     let dying = processes.start(2, |region| {
-        let memory = Mortal::over(region);
+        let memory = Mortal::over(region, &rig.world);
         mortal = Some(memory.clone());
         nvlite_engine::Region::Pmem(memory)
     });

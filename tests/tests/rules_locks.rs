@@ -47,7 +47,7 @@ fn p2_a_panic_in_the_middle_of_a_commit_fails_the_region() {
         let rig = Rig::new(MediumKind::Dax);
         let segment = nvlite_engine::shm::Segment::private(nvlite_engine::mapping_len(rig.budget(), rig.kind()));
         let mut parts = rig.parts(segment.unwrap(), nvlite_engine::shm::Liveness::solo());
-        let memory = Mortal::over(parts.region);
+        let memory = Mortal::over(parts.region, &rig.world);
         parts.region = Region::Pmem(memory.clone());
         let store = Store::assemble(parts).unwrap();
         let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());

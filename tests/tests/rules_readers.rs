@@ -244,6 +244,26 @@ fn p16_an_old_reader_keeps_its_snapshot_and_stops_no_retirement() {
 }
 
 #[test]
+fn p16_a_checkpoint_inside_a_transaction_is_refused() {
+    // Failure: who writes homes is a reader, with the slot of a connection that reads already, and gives its snapshot up.
+    for kind in BOTH {
+        let store = Rig::new(kind).open().unwrap();
+        let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+        commit(&mut s, 8, 2..=8, 1, Full).unwrap();
+        reader.begin_read().unwrap();
+        assert!(matches!(reader.checkpoint(), Err(Error::Busy(_))), "{kind:?}");
+        for byte in 2..=9 {
+            commit(&mut s, 8, 2..=8, byte, Full).unwrap();
+            store.checkpoint().unwrap();
+        }
+        assert!(all_are(&mut reader, 2..=8, 1).unwrap(), "{kind:?}: the snapshot changed");
+        reader.end_read();
+        reader.checkpoint().unwrap();
+        assert!(all_are(&mut reader, 2..=8, 9).unwrap());
+    }
+}
+
+#[test]
 fn p2_nothing_is_stored_in_place_under_a_pin_or_a_fetched_pointer() {
     // Failure: the writer trusts that nobody looks, and a reader that arrived first reads page A new and page B old. Here the
     // writer's side; the interleavings are in the engine's `loom_gate.rs`.

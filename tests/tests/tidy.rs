@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["retire"],
     &["fault", "recovery", "shadow"],
     &["assemble"],
-    &["attach", "inspect", "keeper", "refusal", "session", "stats", "store"],
+    &["attach", "inspect", "keeper", "refusal", "session", "stats", "store", "whitebox"],
 ];
 
 /// Modules of the engine that `vfs` and `ext` may name (`format` for the mark, by which `xOpen` knows whose a file is).

@@ -328,6 +328,20 @@ pub fn groups(body: &[u8], page_size: u32) -> Groups<'_> {
     Groups { rest: body, page_size, run: None }
 }
 
+/// How many pages in shadow blocks a body names, without a walk along its runs: one that was forged may name any number.
+#[must_use]
+pub fn blocks_named(body: &[u8], page_size: u32) -> u64 {
+    let (mut walk, mut n) = (groups(body, page_size), 0);
+    while !walk.rest.is_empty() {
+        match walk.group() {
+            Ok((_, Change::Block { .. })) => n += 1 + walk.run.take().map_or(0, |run| u64::from(run.count)),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    n
+}
+
 /// Iterator over the groups of a body.
 pub struct Groups<'a> {
     rest: &'a [u8],

@@ -64,6 +64,8 @@ sites! {
     RetireFence,
     /// Cleared entries of older versions, when the newest is at home only.
     OlderEntry,
+    /// Before another thread may retire what made them old.
+    OlderFence,
     /// Cleared entries of blocks that are going to be free.
     ClearEntry,
     /// Before they are.
@@ -72,7 +74,7 @@ sites! {
     HomewardEntry,
     /// Shadow blocks in the region.
     ShadowBlock,
-    /// Before the record that names them.
+    /// Before the call that wrote them ends: the record that names them may be another thread's.
     ShadowFence,
     /// Shadow blocks in the cold file, before the record that names them.
     ShadowCold,

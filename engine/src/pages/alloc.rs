@@ -10,6 +10,7 @@ use super::{Pages, heads};
 use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
+use crate::format::entry::Entry;
 use crate::medium::Site;
 use crate::shared::{List, MAX_VIRTS};
 use crate::shm::{Grace, now};
@@ -191,7 +192,7 @@ impl Pages {
     }
 
     fn touched_list(&self) -> &[AtomicU32] {
-        // twice the blocks: a taker over may note again what a dead writer had noted
+        // there is room for twice the blocks, of which each is noted once
         self.shared.array(self.shared.places.touched, 2 * u64::from(self.geo().layout.max_blocks))
     }
 
@@ -211,6 +212,15 @@ impl Pages {
             let (first, last) = (at / unit, (at + len - 1) / unit);
             let mask = (u64::MAX >> (63 - last)) & (u64::MAX << first);
             block.stored.store(seen | mask, R);
+        }
+    }
+
+    /// Changes a block's durable entry; the next retirement flushes it, whoever dies meanwhile.
+    pub fn change_entry(&self, b: BlockNo, entry: Option<Entry>) {
+        if self.pmem.is_some() {
+            self.note_stored(b, 0, 0);
+            self.block(b).flags.fetch_or(ENTRY_CHANGED, R);
+            self.store_entry(b, entry);
         }
     }
 
@@ -314,7 +324,8 @@ impl Pages {
         self.push_virt(v);
     }
 
-    pub(super) fn free_place(&self, place: Place) {
+    /// Gives back at once the block of a place that nothing refers to.
+    pub fn free_place(&self, place: Place) {
         match place {
             Place::Fast(b) => self.push_block(b),
             Place::Cold(c) => {
@@ -418,8 +429,8 @@ impl Pages {
     }
 
     /// Clears the durable entries of the versions behind `newest`, which readers may still need but recovery must not
-    /// believe once the newest one's only place is its home. Durable after the caller's next fence, which comes before
-    /// the low-water mark moves.
+    /// believe once the newest one's only place is its home. Durable after the caller's fence, which comes before the
+    /// low-water mark moves and the newest one's entry is cleared.
     pub fn clear_older_entries(&self, newest: VirtNo) {
         if self.pmem.is_none() {
             return;
@@ -427,10 +438,11 @@ impl Pages {
         let page = self.virt(newest).page();
         let mut at = self.virt(newest).older();
         while at != VirtNo::NONE {
-            if let Place::Fast(b) = self.virt(at).place()
-                && self.entry(b).is_some_and(|entry| entry.page == page)
-            {
-                self.store_entry(b, None);
+            if let Place::Fast(b) = self.virt(at).place() {
+                if self.entry(b).is_some_and(|entry| entry.page == page) {
+                    self.store_entry(b, None);
+                }
+                // also one that is cleared: who did it may have died before this
                 self.flush_entry(Site::OlderEntry, b);
             }
             at = self.virt(at).older();
@@ -547,8 +559,9 @@ impl Pages {
 
     /// Rebuilds every list after the death of a lock holder, from what is reachable. What is not, somebody may still be
     /// reading, and the journal may name it: it goes the whole way. `keep` are places that the commit which the dead one
-    /// left half done names; they stay out of use until that is done.
-    pub fn rebuild(&self, keep: &HashSet<Place>) {
+    /// left half done names; they stay out of use until that is done. `newest` is that commit, or the newest published: what
+    /// it superseded may be reused no sooner than it is durable.
+    pub fn rebuild(&self, keep: &HashSet<Place>, newest: Jci) {
         let head = self.shared.head();
         if self.geometry().is_none() {
             return;
@@ -568,35 +581,67 @@ impl Pages {
             }
         }
         let mut used: HashSet<Place> = keep.clone();
-        used.extend((0..live.len()).filter(|&v| live[v]).map(|v| self.virt(VirtNo(v as u32)).place()));
+        for v in (1..live.len()).filter(|&v| live[v]).map(|v| VirtNo(v as u32)) {
+            let place = self.virt(v).place();
+            match place {
+                // a move that was not finished had given it to another, and no sweep would find it again
+                Place::Fast(b) => self.block(b).virt.store(v.0, R),
+                Place::Cold(c) => self.cold_owner(c).store(v.0, R),
+                Place::Home | Place::Free => {}
+            }
+            used.insert(place);
+        }
         self.rebuild_stack(&mut used);
-        let until = self.shared.published();
+        self.rebuild_touched();
+        let mut gone = Vec::new();
         for v in (1..live.len()).filter(|&v| !live[v]).map(|v| VirtNo(v as u32)) {
-            let virt = self.virt(v);
-            match virt.place() {
+            match self.virt(v).place() {
                 Place::Free => self.push_virt(v),
                 place @ (Place::Fast(_) | Place::Cold(_)) if !used.insert(place) => self.push_virt(v),
-                _ => {
-                    virt.until.store(until.0, R);
-                    self.append(&head.limbo, v);
-                }
+                _ => gone.push(v),
             }
         }
-        for place in (0..head.blocks_present.load(R)).map(|b| Place::Fast(BlockNo(b))) {
-            if !used.contains(&place) {
-                self.orphan(place, until);
-            }
-        }
+        let blocks = (0..head.blocks_present.load(R)).map(|b| Place::Fast(BlockNo(b)));
+        gone.extend(blocks.filter(|place| !used.contains(place)).filter_map(|place| self.orphan(place)));
         let mut free = 0;
         for c in 0..head.cold_present.load(R) {
             match (self.cold_owner(c).load(R), used.contains(&Place::Cold(c))) {
                 (0, false) => free += 1,
                 (0, true) => self.cold_owner(c).store(u32::MAX, R),
                 (_, true) => {}
-                (_, false) => self.orphan(Place::Cold(c), until),
+                (_, false) => gone.extend(self.orphan(Place::Cold(c))),
             }
         }
         head.cold_free.store(free, R);
+        self.rebuild_limbo(gone, newest);
+    }
+
+    /// Sends what nothing leads to on the way to be free, in the order in which a page's entries are to be cleared: the oldest
+    /// first (see [`clear_entries`](Self::clear_entries)).
+    fn rebuild_limbo(&self, mut gone: Vec<VirtNo>, until: Jci) {
+        gone.iter().for_each(|&v| self.disown(self.virt(v).place()));
+        let entry = |v: VirtNo| if let Place::Fast(b) = self.virt(v).place() { self.entry(b) } else { None };
+        gone.sort_by_cached_key(|&v| entry(v).map_or(Jci::ZERO, |entry| entry.birth));
+        for v in gone {
+            self.virt(v).until.store(until.0, R);
+            self.append(&self.shared.head().limbo, v);
+        }
+    }
+
+    /// Notes afresh what the next retirement has to flush: with it the entries that are cleared, for the dead one may have
+    /// stored that and not begun to write it back.
+    fn rebuild_touched(&self) {
+        let head = self.shared.head();
+        head.touched.store(0, R);
+        for b in (0..head.blocks_present.load(R)).map(BlockNo).filter(|_| self.pmem.is_some()) {
+            let block = self.block(b);
+            if self.entry(b).is_none() {
+                block.flags.fetch_or(ENTRY_CHANGED, R);
+            }
+            if block.stored.load(R) != 0 || block.flags.load(R) & ENTRY_CHANGED != 0 {
+                self.push_touched(b);
+            }
+        }
     }
 
     /// Keeps of the free stack what is free: below its top, in use by nobody, and only once.
@@ -612,11 +657,20 @@ impl Pages {
         }
     }
 
-    /// Sends a block that nothing names on the way to be free.
-    fn orphan(&self, place: Place, until: Jci) {
-        if self.reserve_virts(1).is_err() {
-            return; // lost until the mapping is built anew: less room, nothing wrong
+    /// Clears the entry of an unreachable block if its page is to have another place of the same birth: that of the commit in
+    /// progress, which is not believed yet, or that of a version in the cold file that was being brought in.
+    fn disown(&self, place: Place) {
+        let Place::Fast(b) = place else { return };
+        let Some(Entry { page, birth }) = self.entry(b) else { return };
+        let in_cold = |virt: &Virt| matches!(virt.place(), Place::Cold(_)) && virt.dirty.load(R) == birth.0;
+        if birth > self.shared.published() || self.newest(page).is_some_and(|(_, virt)| in_cold(virt)) {
+            self.change_entry(b, None);
         }
+    }
+
+    /// A virtblock for a block that nothing names.
+    fn orphan(&self, place: Place) -> Option<VirtNo> {
+        self.reserve_virts(1).ok()?; // lost until the mapping is built anew: less room, nothing wrong
         let page = match place {
             Place::Fast(b) => self.entry(b).map_or(PageNo(u32::MAX), |e| e.page),
             _ => PageNo(u32::MAX),
@@ -625,7 +679,6 @@ impl Pages {
         let virt = self.virt(v);
         virt.move_to(place);
         virt.named.store(1, R);
-        virt.until.store(until.0, R);
-        self.append(&self.shared.head().limbo, v);
+        Some(v)
     }
 }

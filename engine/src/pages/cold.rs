@@ -78,9 +78,10 @@ impl Pages {
         self.virt(v).move_to(Place::Cold(c));
     }
 
-    /// Cold blocks in use.
+    /// Cold blocks in use; without the writer lock about so many.
     #[must_use]
     pub fn cold_used(&self) -> u32 {
-        self.shared.head().cold_present.load(R) - self.shared.head().cold_free.load(R)
+        let free = self.shared.head().cold_free.load(R); // first: there may be more of both a moment later
+        self.shared.head().cold_present.load(R).saturating_sub(free)
     }
 }

@@ -15,11 +15,19 @@ impl Session {
     /// `Full`, `Io`, `Corrupt`, `Failed`, `Forked`, `LockLost`; never `Busy`.
     pub fn prepare(&mut self) -> Result<()> {
         self.store.engine().check()?;
-        self.prepared = None;
+        self.unprepare();
         if !self.holding || self.set.is_empty() {
             return Ok(());
         }
         self.tell_lent();
+        let built = self.build();
+        self.fence_streamed();
+        self.prepared = Some(built?);
+        Ok(())
+    }
+
+    /// Answers the pages of the database after the commit.
+    fn build(&mut self) -> Result<u32> {
         self.settle_page_size()?;
         let size = self.settle_size()?;
         let shadows = match self.prepare_pages(size) {
@@ -30,8 +38,7 @@ impl Session {
         if shadows > 0 {
             self.store.engine().persist_shadows(shadows)?;
         }
-        self.prepared = Some(size);
-        Ok(())
+        Ok(size)
     }
 
     /// Builds the record and reserves what it needs; what it did in vain may be done again. Answers its shadow blocks.
@@ -41,6 +48,8 @@ impl Session {
         pages.extend(self.set.iter().filter(|(p, _)| p.0 <= size));
         pages.sort_unstable_by_key(|p| p.0);
         let result = self.reserve(&pages, size);
+        pages.clear();
+        pages.shrink_to(1 << 12); // as the write set, it keeps its memory within bounds
         self.sorted = pages;
         result
     }

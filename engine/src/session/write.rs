@@ -20,15 +20,31 @@ impl Session {
         }
         let page_size = u64::from(self.known_page_size().unwrap_or(4096));
         let end = u32::try_from(size.div_ceil(page_size)).unwrap_or(u32::MAX);
+        self.set.end = Some(end);
+        self.set.truncated = true;
+        if self.prepared.is_some() {
+            self.cut = self.cut.min(end); // the record may name what lies beyond
+        } else {
+            self.drop_beyond(end);
+        }
+        Ok(())
+    }
+
+    /// A preparation counts no more: what its record names may change.
+    pub(super) fn unprepare(&mut self) {
+        if self.prepared.take().is_some() {
+            self.drop_beyond(self.cut);
+        }
+        self.cut = u32::MAX;
+    }
+
+    fn drop_beyond(&mut self, end: u32) {
         let cut: Vec<PageNo> = self.set.iter().map(|(p, _)| p).filter(|p| p.0 > end).collect();
         for page in cut {
             if let Some(Written::Shadow(v)) = self.set.remove(page) {
                 self.store.engine().pages.give_back(v);
             }
         }
-        self.set.end = Some(end);
-        self.set.truncated = true;
-        Ok(())
     }
 
     /// A write or cut without the writer lock (P6): taken again if this session's own last commit is still the newest.
@@ -48,19 +64,27 @@ impl Session {
         Ok(())
     }
 
-    /// xWrite: any offset and length, into the private write set. Without a write transaction it re-takes the writer lock
+    /// xWrite: any offset and length, into the private write set; a preparation counts no more. Without a write transaction it re-takes the writer lock
     /// if the session's own last commit is still the newest (P6), else `LockLost`.
     ///
     /// # Errors
     /// As said; `Full` if a transaction too large for memory finds no room in the cold file.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.may_write()?;
+        self.unprepare();
         self.tell_lent(); // room may have to be made
         if self.known_page_size().is_none() {
             let n = bytes.len() as u64;
             let shaped = n.is_power_of_two() && (512..=65536).contains(&n) && offset.is_multiple_of(n);
             self.provisional = if shaped { n as u32 } else { 4096 };
         }
+        let done = self.write_pages(offset, bytes);
+        self.fence_streamed();
+        done?;
+        self.follow_header()
+    }
+
+    fn write_pages(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let page_size = self.known_page_size().unwrap_or(4096);
         let mut done = 0;
         while done < bytes.len() {
@@ -72,7 +96,7 @@ impl Session {
             self.set.end = Some(self.set.end.unwrap_or(0).max(page.0));
             done += n;
         }
-        self.follow_header()
+        Ok(())
     }
 
     fn too_far(&self, at: u64) -> Error {
@@ -148,11 +172,16 @@ impl Session {
     /// Writes the whole page to a block of its own, of which the record will hold the number only.
     pub(super) fn put_shadow(&mut self, page: PageNo, content: &[u8]) -> Result<()> {
         let (engine, base) = self.parts();
-        let v = match self.set.get(page) {
-            Some(Written::Shadow(v)) => v,
-            _ => engine.new_shadow(page, &self.set, base)?,
+        let (v, is_new) = match self.set.get(page) {
+            Some(Written::Shadow(v)) => (v, false),
+            _ => (engine.new_shadow(page, &self.set, base)?, true),
         };
-        engine.write_shadow(v, content)?;
+        let written = engine.write_shadow(v, content);
+        if is_new && written.is_err() {
+            engine.pages.give_back(v);
+        }
+        let streamed = written?;
+        self.streamed |= streamed;
         self.set.put_shadow(page, v);
         Ok(())
     }

@@ -73,8 +73,8 @@ unsafe impl Shared for WriterLock {}
 pub enum Hold {
     /// Held.
     Held,
-    /// Held, after a holder that died with it: repair what it left and call [`WriterLock::repair_done`] before anything else,
-    /// and list no intent of one's own until then. If we die first, the next one is told the same.
+    /// Held, after a holder that died with it: repair what it left and call [`WriterLock::repair_done`] before anything else. If
+    /// we die first, the next one is told the same.
     HeldAfterDeath {
         /// The dead holder. Its slot is not used again before the repair is done.
         dead: SlotNo,

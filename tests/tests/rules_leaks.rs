@@ -1,0 +1,74 @@
+//! What fails gives back what it took: blocks and virtblocks are lost to no error, however often it is met.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use nvlite_engine::shm::{Liveness, Segment};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Store, mapping_len};
+use nvlite_tests::hooked::{self, Op};
+use nvlite_tests::rules::{Rig, commit, stat};
+use nvlite_tests::sim::Policy;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A store, and whether writes to its cold file fail for lack of room.
+fn opened(rig: &Rig) -> (Arc<Store>, Arc<AtomicBool>) {
+    let full = Arc::new(AtomicBool::new(false));
+    let its = full.clone();
+    let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
+    parts.cold = hooked::disk(parts.cold, move |op| match op {
+        Op::Write if its.load(Ordering::SeqCst) => {
+            Err(Error::Full { path: "cold".into(), what: "a write", cause: "no space left".into() })
+        }
+        _ => Ok(()),
+    });
+    (Store::assemble(parts).unwrap(), full)
+}
+
+/// Does over and over what fails, and looks for what is lost.
+fn loses_nothing(store: &Arc<Store>, mut fails: impl FnMut() -> bool) {
+    let taken = || (stat(store, "cold_blocks"), stat(store, "virtblocks_free"));
+    (0..3).for_each(|_| assert!(fails(), "it has to fail")); // what waits for a grace period settles
+    let before = taken();
+    (0..5).for_each(|_| assert!(fails(), "it has to fail"));
+    assert_eq!(taken(), before, "cold blocks, free virtblocks");
+}
+
+#[test]
+fn a_shadow_block_that_cannot_be_written_is_given_back() {
+    let (store, full) = opened(&Rig::new(MediumKind::File));
+    let mut s = store.session().unwrap();
+    commit(&mut s, 8, 2..=8, 1, Full).unwrap();
+    full.store(true, Ordering::SeqCst);
+    loses_nothing(&store, || commit(&mut s, 200, 2..=200, 2, Full).is_err());
+}
+
+#[test]
+fn a_home_that_cannot_be_saved_costs_nothing() {
+    let rig = Rig::new(MediumKind::File);
+    let store = rig.open().unwrap();
+    commit(&mut store.session().unwrap(), 40, 2..=40, 1, Full).unwrap();
+    store.checkpoint().unwrap();
+    drop(store);
+    let (store, full) = opened(&rig.crash(Policy::Newest));
+    let (mut s, mut old) = (store.session().unwrap(), store.session().unwrap());
+    old.begin_read().unwrap();
+    commit(&mut s, 200, 2..=200, 3, Full).unwrap(); // whole pages: it replaces homes unseen
+    full.store(true, Ordering::SeqCst);
+    loses_nothing(&store, || store.checkpoint().is_err());
+}
+
+#[test]
+fn a_version_that_cannot_be_moved_costs_nothing() {
+    let (store, full) = opened(&Rig::new(MediumKind::Dax));
+    let mut s = store.session().unwrap();
+    full.store(true, Ordering::SeqCst);
+    let mut readers = Vec::new();
+    // each reader keeps a version of each page, until there is no room for another one
+    while commit(&mut s, 8, 2..=8, readers.len() as u8, Full).is_ok() {
+        let mut reader = store.session().unwrap();
+        reader.begin_read().unwrap();
+        readers.push(reader);
+        assert!(readers.len() < 200, "there is room for ever");
+    }
+    loses_nothing(&store, || commit(&mut s, 8, 2..=8, 9, Full).is_err());
+    assert_eq!(stat(&store, "cold_blocks"), 0);
+}
