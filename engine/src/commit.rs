@@ -79,6 +79,8 @@ impl Engine {
             count(&head.counters.fences, 1);
             self.retired_by_fence(retire, position);
             head.clock.set_durable_at_once(jci);
+            // before the gate, whose fence keeps the stores in place behind it
+            self.say_applied(pmem.as_ref(), jci);
         }
 
         // more pages keep arriving readers out for longer: only where none can arrive, bar a connection that is just opened
@@ -197,7 +199,7 @@ impl Engine {
         match record {
             Some(parts) => self.finish(dead, jci, &parts)?,
             // nothing of it was applied, for that comes after the record is whole: its slots stay a hole of the ring
-            None if pending => self.drop_pending()?,
+            None if pending => self.drop_pending(jci)?,
             None => {}
         }
         head.pending_jci.store(0, Ordering::Release);
@@ -241,6 +243,7 @@ impl Engine {
                 pmem.flush(Site::FinishRecord, at, (HEADER + part.len()) as u64);
             }
             pmem.fence(Site::FinishFence);
+            self.say_applied(pmem.as_ref(), jci);
         }
         let changes: Vec<_> = parts.iter().flat_map(|part| groups(part, page_size).flatten()).collect();
         let pages = changes.len() as u32;
@@ -275,8 +278,12 @@ impl Engine {
     }
 
     /// Makes sure that no part of a commit that never was can be taken for one of the next commit of that number.
-    fn drop_pending(&self) -> Result<()> {
+    fn drop_pending(&self, jci: Jci) -> Result<()> {
         let head = self.shared.head();
+        if self.mapped() && self.region.applied(self.id)? >= jci {
+            let detail = format!("commit {jci} was stored in place, and its record is damaged");
+            return Err(Error::corrupt(self.region.path(), "micro-journals", detail));
+        }
         let (position, parts) = (head.pending_pos.load(R), head.pending_parts.load(R));
         if position == u64::MAX {
             return Ok(()); // it had written nothing

@@ -1,12 +1,12 @@
 //! The common ground of commit, flush, retirement and recovery: one process's view of one database.
 
-use crate::base::checksum::checksum;
-use crate::base::sync::Ordering;
+use crate::base::checksum::{checksum, seed};
+use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::{Error, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
 use crate::format::journal::{HEADER, Header, SLOT};
-use crate::format::layout::{Layout, RING_AT};
+use crate::format::layout::{APPLIED_AT, Layout, RING_AT};
 use crate::format::superblock::{self, Superblock};
-use crate::format::{FormatError, mark};
+use crate::format::{FormatError, applied, get_u64, mark};
 use crate::medium::{BaseFile, BaseOpener, Disk, Pmem, Site};
 use crate::pages::Pages;
 use crate::pages::virt::Virt;
@@ -23,6 +23,8 @@ const MAINTENANCE: Duration = Duration::from_millis(100);
 pub const COMMITTED: usize = 0;
 /// Which of them is 1 while the connection holds the writer lock, or tries to, for maintenance.
 const MAINTAINS: usize = 1;
+/// Which of them names the process, for messages only, once the connection has had the retirement lock.
+pub const PROCESS: usize = 2;
 
 /// What the region lies on.
 #[derive(Clone)]
@@ -75,6 +77,17 @@ impl Region {
         }
     }
 
+    /// The newest commit of which something may have been stored in place (`dax`, `ram`); its record was durable before.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn applied(&self, id: RegionId) -> Result<Jci> {
+        let mut word = [0; 8];
+        self.load(APPLIED_AT, &mut word)?;
+        applied::decode(applied_seed(id), get_u64(&word, 0))
+            .map_err(|why| Error::corrupt(self.path(), "applied word", why.to_string()))
+    }
+
     /// Reads the superblock that holds.
     pub fn superblock(&self) -> Result<Superblock> {
         let (mut a, mut b) = (vec![0; superblock::SIZE], vec![0; superblock::SIZE]);
@@ -103,6 +116,11 @@ impl Region {
             }
         }
     }
+}
+
+/// Of all incarnations: the word only goes up.
+fn applied_seed(id: RegionId) -> u64 {
+    seed(id, Incarnation(0))
 }
 
 /// A page of the database whose place is its home, which the base file is too short for.
@@ -136,6 +154,8 @@ pub struct Engine {
     pub base_identity: Option<(u64, u64)>,
     /// Connection slot of the process's own maintenance.
     pub keeper: SlotNo,
+    /// Steps of retirement after which one who waited for the next gave up: nobody of this process waits for that again.
+    pub stood_at: AtomicU64,
     fork: ForkGuard,
 }
 
@@ -155,13 +175,26 @@ impl Engine {
         };
         let layout = Layout::new(superblock.budget, 0, pmem.is_some());
         let id = superblock.region;
-        let seed = crate::base::checksum::seed(id, superblock.incarnation);
+        let seed = seed(id, superblock.incarnation);
         let pages = Pages::new(shared.clone(), pmem, cold, id, superblock.budget);
         let keeper = shared.slots().claim(live.own(), &live)?;
         let base_identity = base.identity()?;
         let fork = ForkGuard::new()?;
-        let superblock = Mutex::default();
-        Ok(Engine { shared, pages, region, base, live, superblock, layout, seed, id, base_identity, keeper, fork })
+        Ok(Engine {
+            shared,
+            pages,
+            region,
+            base,
+            live,
+            superblock: Mutex::default(),
+            layout,
+            seed,
+            id,
+            base_identity,
+            keeper,
+            stood_at: AtomicU64::new(u64::MAX),
+            fork,
+        })
     }
 
     /// True on `dax` and `ram`.
@@ -268,6 +301,12 @@ impl Engine {
         });
         word.store(0, Ordering::Relaxed);
         done
+    }
+
+    /// Says that stores in place of `jci`, whose record is durable, may follow: no flush, no fence. After the processes have
+    /// died it says so, too; after a power cut it may not.
+    pub fn say_applied(&self, pmem: &dyn Pmem, jci: Jci) {
+        pmem.store_u64(APPLIED_AT, applied::encode(applied_seed(self.id), jci));
     }
 
     /// Slots of the ring in use, for who has no lock: the tail first, as it never passes a head that was read later.

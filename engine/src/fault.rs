@@ -124,7 +124,8 @@ impl Engine {
             }
             let waiting = self.pages.waiting();
             let patience = if held_up { LAST } else { PATIENCE };
-            if freed == 0 && round > 2 && !waiting && !held_up || start.elapsed() > patience {
+            let stopped = held_up && self.standstill().is_some();
+            if stopped || freed == 0 && round > 2 && !waiting && !held_up || start.elapsed() > patience {
                 break;
             }
             if freed == 0 && waiting {
@@ -135,7 +136,8 @@ impl Engine {
     }
 
     /// One pass of the second-chance hand: gives back what nobody needs, evicts what is clean, writes home what is dirty.
-    /// Answers how many blocks are on their way to be free; `None` if a read in progress keeps homes from being written.
+    /// Answers how many blocks are on their way to be free; `None` if a read in progress, or who is writing
+    /// homes and stands still, keeps them from being written.
     fn sweep(
         &self,
         want: u32,

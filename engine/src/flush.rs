@@ -1,6 +1,7 @@
 //! Durability on `file`: the batch (P18). Whoever waits first leads: it writes everything published since the last flush in
 //! one sequential write, syncs once, and all whose commits were in it go on. A dead leader is replaced by any waiter,
-//! who writes the same bytes at the same places again.
+//! who writes the same bytes at the same places again. One that lives and is stopped in the middle of it is waited for as
+//! long as that lasts: replaced, it would write its older bytes over newer ones when it goes on.
 
 use crate::base::sync::{Ordering, spin};
 use crate::base::{Jci, Result};

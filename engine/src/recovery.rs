@@ -1,7 +1,7 @@
 //! Recovery: pure redo (H8). Which records count is decided here, by this table, for the first JCI above the low-water
 //! mark on:
 //!
-//! | parts of the JCI found | of a later JCI | at or below the newest attested durable | verdict |
+//! | parts of the JCI found | of a later JCI | at or below the newest attested durable, or applied | verdict |
 //! | --- | --- | --- | --- |
 //! | all | | | redo it |
 //! | not all | none | no | the log ends before it |
@@ -45,7 +45,9 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
     let seed = seed(superblock.region, superblock.incarnation);
     let mut bytes = [0u8; SLOT];
     let mut found: BTreeMap<Jci, HashMap<u16, BTreeMap<u16, Vec<u8>>>> = BTreeMap::new();
-    let (mut low_water, mut durable) = (superblock.low_water, superblock.low_water);
+    // before the records: a log that is looked at in motion has its record by then
+    let applied = if mapped { region.applied(superblock.region)? } else { Jci::ZERO };
+    let (mut low_water, mut durable) = (superblock.low_water, superblock.low_water.max(applied));
     for slot in 0..layout.ring_slots {
         region.load(RING_AT + slot * SLOT as u64, &mut bytes)?;
         let Some(header) = Header::decode(seed, slot, &bytes) else { continue };

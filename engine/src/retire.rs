@@ -7,13 +7,13 @@
 use crate::base::sync::Ordering;
 use crate::base::{Error, Jci, PageNo, Result, VirtNo};
 use crate::commit::BLOCK_SLOTS;
-use crate::engine::{Engine, Region, cut_short};
+use crate::engine::{Engine, PROCESS, Region, cut_short};
 use crate::format::journal::{HEADER, SLOT, groups};
 use crate::format::mark;
 use crate::medium::{BaseFile, Site};
 use crate::pages::heads;
 use crate::pages::virt::{Place, Virt};
-use crate::shared::tally;
+use crate::shared::{count, tally};
 use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
 use std::collections::{BTreeSet, HashSet};
@@ -27,6 +27,9 @@ const RUN: usize = 256 << 10;
 /// How long a round waits for reads in progress before it leaves the homes alone: the reader may be waiting for a slow device,
 /// or be stopped.
 const GRACE: Duration = Duration::from_millis(100);
+/// How long a living holder of the retirement lock may take for one step, at most [`RUN`] bytes synced or a batch of the
+/// log, before who waits for it with the writer lock in hand takes it for stopped: longer than any device that works.
+const STANDSTILL: Duration = Duration::from_secs(10);
 /// How long who cannot go on without a round tries again, before it is told that there is no room.
 pub const LAST: Duration = Duration::from_secs(3);
 
@@ -63,18 +66,20 @@ impl Engine {
             if done {
                 return Err(self.pages.corrupt("ring", "a retirement freed nothing".into()));
             }
-            if began.elapsed() > LAST {
+            let stopped = self.standstill();
+            if stopped.is_some() || began.elapsed() > LAST {
+                let reader = || "a reader has been in the middle of one read for seconds, is it stopped?".into();
                 return Err(Error::Full {
                     path: self.region.path().to_owned(),
                     what: "the log",
-                    cause: "a reader has been in the middle of one read for seconds, is it stopped?".into(),
+                    cause: stopped.unwrap_or_else(reader),
                 });
             }
         }
     }
 
-    /// Retires now, by the holder of the writer lock. False if a read in progress keeps homes from being written, for now:
-    /// then nothing is attested.
+    /// Retires now, by the holder of the writer lock. False if a read in progress or a stopped process keeps homes from being
+    /// written, for now: then nothing is attested.
     pub fn retire_now(&self, base: &dyn BaseFile) -> Result<bool> {
         if self.pages.geometry().is_none() {
             return Ok(true); // nothing was ever committed
@@ -130,18 +135,12 @@ impl Engine {
 
     /// Writes homes of what is visible, and attests what that retires. `holding` says that the caller has the writer lock,
     /// without which homes that older readers need are left alone. Takes the retirement lock; if somebody has it, waits for
-    /// him if `holding`, else leaves it to him. False if no home was written and nothing attested. `slot` has no pin of its own.
+    /// him if `holding`, as long as he gets on, else leaves it to him. False if no home was written and nothing attested.
+    /// `slot` has no pin of its own.
     pub fn write_homes(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, slots) = (self.shared.head(), self.shared.slots());
-        loop {
-            match head.retire.try_lock(slots, slot, &self.live) {
-                Lock::Locked | Lock::LockedAfterDeath { .. } => break,
-                Lock::Busy if holding => {
-                    self.check()?;
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-                Lock::Busy => return Ok(false),
-            }
+        if !self.lock_retirement(slot, holding)? {
+            return Ok(false);
         }
         debug_assert!(slots.get(slot).pin().is_none(), "the caller's snapshot would be lost");
         let change = self.shared.begin();
@@ -154,6 +153,51 @@ impl Engine {
         })
     }
 
+    /// Takes the retirement lock. False if somebody has it and `holding` does not say that the caller must wait for him, or he
+    /// stands still. What stopped him may go on for ever, and the caller has the writer lock.
+    fn lock_retirement(&self, slot: SlotNo, holding: bool) -> Result<bool> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let (mut began, mut seen) = (Instant::now(), head.retire_steps.load(R));
+        loop {
+            match head.retire.try_lock(slots, slot, &self.live) {
+                Lock::Locked | Lock::LockedAfterDeath { .. } => break,
+                Lock::Busy if !holding => return Ok(false),
+                Lock::Busy => self.check()?,
+            }
+            let steps = head.retire_steps.load(R);
+            if steps != seen {
+                (began, seen) = (Instant::now(), steps);
+            }
+            if began.elapsed() > STANDSTILL {
+                self.stood_at.store(steps, R);
+                let cause = self.standstill();
+                tracing::warn!(region = %self.region.path().display(), cause, "retirement stands still");
+            }
+            if self.stood_at.load(R) == steps {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        slots.get(slot).words[PROCESS].store(u64::from(std::process::id()), R);
+        self.step();
+        Ok(true)
+    }
+
+    /// Under the retirement lock: gets on, as far as others can see.
+    fn step(&self) {
+        count(&self.shared.head().retire_steps, 1);
+    }
+
+    /// Who has the retirement lock, if somebody waited for his next step in vain.
+    #[must_use]
+    pub fn standstill(&self) -> Option<String> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let slot = head.retire.holder().filter(|_| self.stood_at.load(R) == head.retire_steps.load(R))?;
+        let (process, attachment) = (slots.get(slot).words[PROCESS].load(R), slots.get(slot).attachment()?);
+        let who = format!("process {process} (attachment {attachment}, connection {slot})");
+        Some(format!("{who} is writing pages home and has not got on for {} s, is it stopped?", STANDSTILL.as_secs()))
+    }
+
     fn write_homes_locked(&self, slot: SlotNo, which: &Which, holding: bool, base: &dyn BaseFile) -> Result<bool> {
         let (head, reader) = (self.shared.head(), self.shared.slots().get(slot));
         if self.pages.geometry().is_none() {
@@ -164,6 +208,7 @@ impl Engine {
         }
         let pin = self.pin(slot, PinAt::Visible, None)?;
         self.flush(slot, pin)?;
+        self.step();
         self.check_base(base)?;
         let (pages, end) = match which {
             Which::Logged => self.logged_pages(pin)?,
@@ -199,6 +244,7 @@ impl Engine {
 
     fn sync_homes(&self, base: &dyn BaseFile) -> Result<()> {
         base.sync(Site::Homes).map_err(|error| self.shared.fail(&error))?; // what a failed sync kept is unknown
+        self.step();
         tally(&self.shared.head().counters.syncs, 1);
         Ok(())
     }
@@ -261,6 +307,7 @@ impl Engine {
         self.shared.slots().pins(&mut pins);
         let oldest = pins.iter().copied().min().map_or(pin, Jci).min(pin);
         for &(_, page, virt) in wanted.iter().filter(|w| w.2.birth() > oldest) {
+            self.step();
             if reader.copying(|| self.home_needed(page, virt.birth(), &pins)) {
                 if !holding {
                     return Ok(None);
@@ -273,6 +320,7 @@ impl Engine {
         }
         let (mut run, mut run_at, mut unsynced): (Vec<u8>, u64, usize) = (Vec::new(), 0, 0);
         for &(_, page, virt) in &wanted {
+            self.step();
             let at = u64::from(page.0 - 1) * page_size as u64;
             if !run.is_empty() && (at != run_at + run.len() as u64 || run.len() >= RUN) {
                 base.write_at(run_at, &run)?;

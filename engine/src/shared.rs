@@ -81,6 +81,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `flushed_pos`, `zeroed` | the flush leader, who alone reads them |
 /// | `written_pos` | the flush leader, only up. Stale: a waiter looks again, under the flush lock |
 /// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
+/// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
 /// | `superblock_sequence` | who changes the superblock, under the lock that this takes; read by nobody else |
 /// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
@@ -111,6 +112,8 @@ pub struct Header {
     pub written_pos: AtomicU64,
     /// Ring bytes below this were really written once (`file`).
     pub zeroed: AtomicU64,
+    /// Counts what the holder of the retirement lock has done, so that a slow one can be told from one that stands still.
+    pub retire_steps: AtomicU64,
     /// The low-water mark: everything up to this JCI is durable at its place...
     pub retired: AtomicU64,
     /// ...and its slots end here.
@@ -214,7 +217,7 @@ impl Places {
     /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v4", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v5", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }

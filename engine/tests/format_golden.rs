@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 use nvlite_engine::base::{Incarnation, Jci, PageNo, RegionId, checksum::checksum};
+use nvlite_engine::format::applied;
 use nvlite_engine::format::entry::{ENTRY, Entry};
 use nvlite_engine::format::journal::{Change, HEADER, Header, Packer, SLOT, groups};
 use nvlite_engine::format::superblock::{self, Superblock};
@@ -61,7 +62,7 @@ fn superblock() -> Superblock {
 
 const SUPERBLOCK: &[(usize, &str)] = &[
     (0, "4e564c4954455247"),                  // magic NVLITERG
-    (8, "01000000"),                          // version
+    (8, "02000000"),                          // version
     (12, "00100000"),                         // page size
     (16, "101112131415161718191a1b1c1d1e1f"), // region
     (32, "0807060504030201"),                 // sequence
@@ -77,7 +78,7 @@ const SUPERBLOCK: &[(usize, &str)] = &[
     (104, "6867666564636261"),                // shape
     (112, "7877767574737271"),                // length of the mapping
     (128, "2f6465762f73686d2f6d"),            // its path
-    (4088, "a0e78a2133164da0"),               // checksum
+    (4088, "d2681cfcda9ddab7"),               // checksum
 ];
 
 #[test]
@@ -109,8 +110,10 @@ fn a_superblock_of_a_state_version_or_medium_that_nobody_wrote_is_refused() {
     assert_eq!(changed(65, 0), Ok(Superblock { complete: false, ..superblock() }));
     assert_eq!(changed(64, 4), Err(FormatError::OutOfRange("the medium")));
     assert_eq!(changed(64, 0), Err(FormatError::OutOfRange("the medium")));
-    assert_eq!(changed(8, 2), Err(FormatError::Version(2)));
-    assert_eq!(changed(8, 0), Err(FormatError::OutOfRange("the format version")));
+    assert_eq!(changed(8, 3), Err(FormatError::Version(3)));
+    for version in [0, 1] {
+        assert_eq!(changed(8, version), Err(FormatError::OutOfRange("the format version")));
+    }
 }
 
 #[test]
@@ -194,6 +197,13 @@ fn an_entry_is_these_bytes() {
 }
 
 #[test]
+fn an_applied_word_is_these_bytes() {
+    let word = applied::encode(7, Jci(0x1112_1314_1516));
+    same(&word.to_le_bytes(), &image(8, &[(0, "161514131211"), (6, "68da")]));
+    assert_eq!(applied::decode(7, word), Ok(Jci(0x1112_1314_1516)));
+}
+
+#[test]
 fn p14_a_mark_is_these_bytes() {
     let id = RegionId(std::array::from_fn(|i| 0x10 + i as u8));
     let mut page = mark::empty(4096);
@@ -222,8 +232,8 @@ fn a_region_is_laid_out_so() {
         let l = Layout::new(budget, page_size, inside);
         (l.ring_slots, l.max_blocks, l.slot_at(l.ring_slots + 2), l.entries_at(), l.blocks_at(), l.len())
     };
-    assert_eq!(places(256 << 20, 4096, true), (4096, 64257, 10240, 4202496, 5234688, 268431360));
-    assert_eq!(places(1 << 20, 1024, true), (128, 870, 10240, 139264, 155648, 1046528));
-    assert_eq!(places(256 << 20, 4096, false), (32768, 65536, 10240, 33562624, 34611200, 33562624));
-    assert_eq!(places(1 << 20, 1024, false), (256, 1024, 10240, 270336, 286720, 270336));
+    assert_eq!(places(256 << 20, 4096, true), (4096, 64256, 14336, 4206592, 5234688, 268427264));
+    assert_eq!(places(1 << 20, 1024, true), (128, 866, 14336, 143360, 159744, 1046528));
+    assert_eq!(places(256 << 20, 4096, false), (32768, 65536, 14336, 33566720, 34615296, 33566720));
+    assert_eq!(places(1 << 20, 1024, false), (256, 1024, 14336, 274432, 290816, 274432));
 }

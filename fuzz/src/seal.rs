@@ -16,7 +16,7 @@ pub fn slot(seed: u64, number: u64, bytes: &mut [u8]) {
 
 /// Seals a copy of the superblock, and makes it one of this version.
 pub fn superblock(copy: &mut [u8]) {
-    copy[..12].copy_from_slice(b"NVLITERG\x01\0\0\0");
-    let sum = checksum(1, &copy[..SIZE - 8]);
+    copy[..12].copy_from_slice(b"NVLITERG\x02\0\0\0");
+    let sum = checksum(2, &copy[..SIZE - 8]);
     copy[SIZE - 8..SIZE].copy_from_slice(&sum.to_le_bytes());
 }

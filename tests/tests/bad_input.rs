@@ -8,7 +8,7 @@
 use nvlite_engine::Jci;
 use nvlite_engine::base::checksum::seed;
 use nvlite_engine::format::journal::{HEADER, Header, SLOT};
-use nvlite_engine::format::layout::{Layout, RING_AT};
+use nvlite_engine::format::layout::{APPLIED_AT, Layout, RING_AT};
 use nvlite_engine::format::superblock::{self, Superblock};
 use nvlite_tests::sim::mix;
 use nvlite_tests::sql::{Scratch, System, bank, integrity, log};
@@ -405,11 +405,12 @@ impl Ring {
     }
 }
 
-/// All that has a checksum of its own: the superblocks and the ring. Data blocks have none, nor what the cold file holds.
+/// All that has a checksum of its own: the superblocks, the applied word and the ring. Data blocks have none, nor what the
+/// cold file holds.
 ///
-/// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests must be
-/// told. One in the newest commit alone looks like a commit that the crash tore: that commit is gone, and no other. On
-/// `ram` its stores in place may stay when it goes, which nothing tells (README): there only the others are looked at.
+/// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests, or (`ram`)
+/// the applied word, must be told, and so must one in that word. Else one in the newest commit alone looks like a commit
+/// that the crash tore: that commit is gone, and no other.
 fn flip(left: &Left) {
     let system = left.system;
     let region = fs::read(left.scratch.path("bank.db-nvlite")).expect("reads");
@@ -418,18 +419,17 @@ fn flip(left: &Left) {
         panic!("{system:?}: the undamaged is refused")
     };
     assert!(whole >= left.acknowledged, "{system:?}: {whole} of {}", left.acknowledged);
+    let applied = APPLIED_AT as usize..APPLIED_AT as usize + 8;
     let end_of_ring = RING_AT as usize + ring.slots.len() * SLOT;
     let bytes = |wanted: &dyn Fn(usize) -> bool| (0..end_of_ring).filter(|at| wanted(*at)).collect::<Vec<usize>>();
     let kinds = [
-        ("superblock", 60, bytes(&|at| at < RING_AT as usize && region[at] != 0)),
+        ("superblock", 60, bytes(&|at| at < APPLIED_AT as usize && region[at] != 0)),
+        ("applied", 16, bytes(&|at| system == System::Ram && applied.contains(&at))),
         ("needed", 60, bytes(&|at| ring.needs(at).is_some_and(|jci| jci < ring.end))),
-        ("newest", 20, bytes(&|at| ring.needs(at) == Some(ring.end))),
-        ("unneeded", 30, bytes(&|at| at >= RING_AT as usize && ring.needs(at).is_none())),
+        ("newest", 40, bytes(&|at| ring.needs(at) == Some(ring.end))),
+        ("unneeded", 30, bytes(&|at| at >= applied.end && ring.needs(at).is_none())),
     ];
     for (kind, cases, places) in kinds {
-        if kind == "newest" && system == System::Ram {
-            continue;
-        }
         let (mut refused, mut right, mut newest_lost) = (0, 0, 0);
         for n in 0..cases {
             let Some(&at) = places.get(mix(10, n) as usize % places.len().max(1)) else { continue };
@@ -444,11 +444,12 @@ fn flip(left: &Left) {
                     refused += 1;
                 }
                 Outcome::Right(newest) if newest == whole => {
-                    assert!(!["needed", "newest"].contains(&kind), "{system:?}, {what}: nobody noticed");
+                    assert!(!["applied", "needed", "newest"].contains(&kind), "{system:?}, {what}: nobody noticed");
                     right += 1;
                 }
                 Outcome::Right(newest) => {
-                    assert_eq!((kind, newest), ("newest", whole - 1), "{system:?}, {what}: of {whole} transactions");
+                    let torn = ("newest", System::File, whole - 1);
+                    assert_eq!((kind, system, newest), torn, "{what}: of {whole} transactions");
                     newest_lost += 1;
                 }
             }

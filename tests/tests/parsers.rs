@@ -170,7 +170,7 @@ fn regions_have_all_that_can_be_in_a_record() {
         assert_eq!(log.durable_pages > 0, found.medium == MediumKind::Ram, "{log:?}");
         let seed = nvlite_engine::base::checksum::seed(found.region, found.incarnation);
         let mut kinds = [0; 4];
-        for (slot, bytes) in (0..).zip(history.left.region[2 * SIZE..].chunks_exact(1024)) {
+        for (slot, bytes) in (0..).zip(history.left.region[RING_AT as usize..].chunks_exact(1024)) {
             let Some(header) = Header::decode(seed, slot, bytes) else { continue };
             for group in groups(&bytes[HEADER..HEADER + usize::from(header.len)], 1024) {
                 kinds[match group.expect("parses").1 {

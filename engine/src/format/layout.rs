@@ -3,16 +3,21 @@
 //! | bytes | `file` | `dax`, `ram` |
 //! | --- | --- | --- |
 //! | 0..8192 | two superblocks | two superblocks |
-//! | 8192.. | ring of micro-journals | ring of micro-journals |
+//! | 8192..12288 | zeros | the applied word, then zeros |
+//! | 12288.. | ring of micro-journals | ring of micro-journals |
 //! | then | | durable virtblock array, 16 bytes a block, padded to 4096 |
 //! | then | | data blocks |
 
 use super::entry::ENTRY;
 use super::journal::SLOT;
-use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE};
+use super::superblock::SIZE;
+use crate::base::limits::{DEVICE_BLOCK, LINE, MIN_PAGE_SIZE};
 
+/// Where the applied word lies (`dax`, `ram`): on a line of its own, which every commit stores to and nobody flushes.
+pub const APPLIED_AT: u64 = 2 * SIZE as u64;
 /// Bytes before the ring.
-pub const RING_AT: u64 = 2 * DEVICE_BLOCK;
+pub const RING_AT: u64 = APPLIED_AT + DEVICE_BLOCK;
+const _: () = assert!(APPLIED_AT == 8192 && RING_AT == 12288 && APPLIED_AT.is_multiple_of(LINE));
 
 /// The places of one region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

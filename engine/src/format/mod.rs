@@ -3,10 +3,12 @@
 //! | structure | where | module |
 //! | --- | --- | --- |
 //! | superblock, two copies | region, bytes 0 and 4096 | [`superblock`] |
-//! | micro-journals | region, after the superblocks | [`journal`] |
+//! | applied word | region on `dax` and `ram`, byte 8192 | [`applied`] |
+//! | micro-journals | region, byte 12288 on | [`journal`] |
 //! | durable virtblock array | region on `dax` and `ram` | [`entry`] |
 //! | mark | header of the base file | [`mark`] |
 
+pub mod applied;
 pub mod entry;
 pub mod journal;
 pub mod layout;
