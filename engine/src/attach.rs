@@ -248,7 +248,8 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     }
 }
 
-fn missing(files: &SideFiles, id: RegionId) -> Error {
+/// The error of a marked base whose region is not where it is looked for.
+pub fn missing(files: &SideFiles, id: RegionId) -> Error {
     Error::cant_open(
         &files.base,
         format!(
