@@ -250,10 +250,14 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
 
 /// The error of a marked base whose region is not where it is looked for.
 pub fn missing(files: &SideFiles, id: RegionId) -> Error {
+    let lost = match is_tmpfs(&files.dir) {
+        Ok(true) => "that directory is in memory: if the machine was started anew since, region and database are lost",
+        _ => "one with medium=ram is lost when the machine is started anew, and the database with it",
+    };
     Error::cant_open(
         &files.base,
         format!(
-            "its newest data is in the nvlite region {id}, which is not at {}; put the region back or open with the region_dir that has it",
+            "its newest data is in the nvlite region {id}, which is not at {}; put the region back or open with the region_dir that has it ({lost})",
             files.region.display()
         ),
     )

@@ -108,6 +108,9 @@ fn verify_names_a_missing_region() {
         }
     }
     names_it("no region");
+    assert!(nvlite(&["status", "--db", &db]).1.contains("medium=ram"));
+    let (code, text) = nvlite(&["status", "--db", &db, "--region-dir", "/dev/shm"]);
+    assert!(code == 1 && text.contains("in memory"), "{text}");
 }
 
 #[test]
