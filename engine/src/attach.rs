@@ -316,7 +316,7 @@ fn first(
         Err(error) if marked.is_some() => return Err(error),
         Err(_) if holds_nothing(files)? => None,
         Err(error) => {
-            tracing::warn!(%error, "setting an unusable region aside");
+            tracing::warn!(%error, "the region beside a stock file cannot be read");
             set_aside(files, "unreadable")?;
             return Ok(None);
         }
@@ -517,8 +517,11 @@ fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
     let n = (1..).find(|n| !taken(n)).unwrap_or(u32::MAX);
     for path in both {
         if path.exists() {
-            rename_to_new(path, &stale(path, id, n)).map_err(|e| Error::io(path, "set aside", e))?;
+            let to = stale(path, id, n);
+            rename_to_new(path, &to).map_err(|e| Error::io(path, "set aside", e))?;
             sync_dir(&files.dir)?;
+            // its commits are not in the database that is opened, and its owner may miss them
+            tracing::warn!(to = %to.display(), "set aside what is not of this database");
         }
     }
     Ok(())

@@ -214,7 +214,7 @@ impl Engine {
             Hold::Busy => Ok(false),
             Hold::Held => Ok(true),
             Hold::HeldAfterDeath { dead } => {
-                tracing::warn!(?dead, "finishing what a dead writer left");
+                tracing::warn!(region = %self.region.path().display(), ?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
                 if let Err(error) = self.repair() {
                     let failed = self.shared.fail(&error);

@@ -207,6 +207,23 @@ fn the_environment_sets_the_reply_about_the_journal() {
 }
 
 #[test]
+fn what_happens_without_an_error_is_told_in_the_error_log() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let kept = [("NVLITE_KEEP_REGION", "1")];
+    assert_eq!(with_environment(dir.path(), "x.db", &kept, "CREATE TABLE t(x);\n"), "");
+    std::fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE u(x)").unwrap();
+    let script = format!(".log stdout\n.load {}\n.open file:{}?vfs=nvlite\nSELECT * FROM u;\n", load(), path.display());
+    let told = sqlite3(&script);
+    let aside = dir.path().join("x.db-nvlite.stale-");
+    assert!(told.contains("nvlite: set aside") && told.contains(aside.to_str().unwrap()), "{told}");
+}
+
+#[test]
 fn a_second_copy_under_another_path_is_served_by_the_first() {
     if !needs::program(PYTHON) {
         return;
