@@ -137,15 +137,20 @@ fn lock_region(files: &SideFiles) -> Result<(File, AttachLock)> {
     }
 }
 
-fn choose_medium(options: &Options, files: &SideFiles) -> Result<MediumKind> {
-    for dir in [files.base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), &files.dir] {
-        if is_network_fs(dir)? {
+/// Refuses network file systems, on which two machines would each have a mapping of their own (P14).
+fn refuse_network(base: &dyn BaseOpener, files: &SideFiles) -> Result<()> {
+    for path in [&files.base, &files.dir] {
+        if is_network_fs(base.file_system(path)?) {
             return Err(Error::cant_open(
-                dir,
+                path,
                 "network file systems are refused: their locks and mappings are not shared",
             ));
         }
     }
+    Ok(())
+}
+
+fn choose_medium(options: &Options, files: &SideFiles) -> Result<MediumKind> {
     match options.medium {
         None => Ok(if probe(&files.dir) { MediumKind::Dax } else { MediumKind::File }),
         Some(MediumKind::Dax) if !probe(&files.dir) => {
@@ -223,6 +228,7 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     {
         return Err(missing(&files, id));
     }
+    refuse_network(base.as_ref(), &files)?;
     let (lock_file, lock) = lock_region(&files)?;
     let open = || {
         let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
@@ -248,7 +254,7 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     }
 }
 
-/// The error of a marked base whose region is not where it is looked for.
+/// The error of a marked base whose region is not where it is looked for. The mark does not say on which medium that was.
 pub fn missing(files: &SideFiles, id: RegionId) -> Error {
     let lost = match is_tmpfs(&files.dir) {
         Ok(true) => "that directory is in memory: if the machine was started anew since, region and database are lost",
