@@ -188,6 +188,16 @@ impl Engine {
         Incarnation(self.shared.head().incarnation.load(Ordering::Relaxed))
     }
 
+    /// Whose snapshot is the oldest that is read at (P16). Of an attachment that is all there is to know: its file lock names
+    /// no process, but a process knows its own number (`attachment` in `nvlite_stat`).
+    #[must_use]
+    pub fn oldest_reader(&self) -> String {
+        let slots = self.shared.slots();
+        let Some((jci, no)) = slots.oldest_reader() else { return "nobody".into() };
+        let attachment = slots.get(no).attachment().map_or(0, |attachment| attachment.0);
+        format!("attachment {attachment}, slot {no}, at commit {jci}")
+    }
+
     /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
     pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>) -> Result<Jci> {
         let slots = self.shared.slots();

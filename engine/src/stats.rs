@@ -34,8 +34,10 @@ impl Engine {
             text("survives", survives),
             text("region_id", &self.id.to_string()),
             text("region", &self.region.path().display().to_string()),
+            text("oldest_reader", &self.oldest_reader()),
         ];
         let ints = [
+            ("attachment", u64::from(self.live.own().0)),
             ("page_size", self.pages.settled().map_or(0, |g| u64::from(g.arena.size()))),
             ("incarnation", self.incarnation().0),
             ("jci_published", head.clock.published().0),

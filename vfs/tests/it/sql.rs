@@ -27,6 +27,25 @@ fn stat_has_names_and_values() {
     });
 }
 
+fn stat(name: &str) -> String {
+    format!("SELECT value FROM nvlite_stat WHERE name='{name}'")
+}
+
+#[test]
+fn p16_stat_names_the_oldest_reader() {
+    on_both(|site| {
+        let (one, two) = (site.open(), site.open());
+        fill(&one, "t", 10, 100);
+        two.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+        fill(&one, "t", 10, 100);
+        let (jci, own) = (int(&one, &stat("jci_oldest_reader")), int(&one, &stat("attachment")));
+        let named = text(&one, &stat("oldest_reader"));
+        assert!(named.starts_with(&format!("attachment {own}, slot ")), "{named}");
+        assert!(named.ends_with(&format!(", at commit {jci}")) && jci > 0, "{named}");
+        assert_eq!(text(&two, &stat("oldest_reader")), named, "who asks is another one");
+    });
+}
+
 #[test]
 fn checkpoint_writes_home() {
     on_both(|site| {
