@@ -23,6 +23,8 @@ const MAINTENANCE: Duration = Duration::from_millis(100);
 pub const COMMITTED: usize = 0;
 /// Which of them is 1 while the connection holds the writer lock, or tries to, for maintenance.
 const MAINTAINS: usize = 1;
+/// Which of them is 1 if the slot is a connection's, and not one of an attachment's own maintenance.
+pub const CONNECTION: usize = 2;
 
 /// What the region lies on.
 #[derive(Clone)]

@@ -47,6 +47,19 @@ fn p16_stat_names_the_oldest_reader() {
 }
 
 #[test]
+fn stat_counts_connections_only() {
+    on_both(|site| {
+        let (one, two) = (site.open(), site.open());
+        fill(&one, "t", 10, 100);
+        // the slots of the engine's own maintenance: on `file` its thread takes one by and by
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(int(&one, &stat("connections")), 2);
+        close(two);
+        assert_eq!(int(&one, &stat("connections")), 1);
+    });
+}
+
+#[test]
 fn checkpoint_writes_home() {
     on_both(|site| {
         let db = site.open();
