@@ -84,6 +84,10 @@ unsafe fn settle(api: &Api, db: *mut sqlite3) {
         // SAFETY: as the caller promises. A file that is gone has nothing to let pass.
         let let_pass = |pass| unsafe {
             let told = visit(api, db, "main", |conn| {
+                if pass {
+                    // A statement that cannot attach would be told in SQLite's error log, and the program never wrote it.
+                    conn.store()?;
+                }
                 conn.let_journal_mode_pass(pass);
                 Ok(())
             });
