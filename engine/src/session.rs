@@ -300,6 +300,7 @@ impl Session {
                 self.read_committed(page, within, into)?;
                 self.set.overlay(first, n, within, into);
             }
+            None if self.set.has_cut(page) => into.fill(0),
             None => self.read_committed(page, within, into)?,
         }
         Ok(())

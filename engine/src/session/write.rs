@@ -28,6 +28,7 @@ impl Session {
         }
         self.set.end = Some(end);
         self.set.truncated = true;
+        self.set.kept = Some(self.set.kept.map_or(end, |kept| kept.min(end)));
         Ok(())
     }
 
