@@ -140,6 +140,13 @@ impl Conn {
         Ok(self.link.as_ref().expect("attached above").lease.store())
     }
 
+    /// Makes it a connection that has seen another history (P19).
+    #[cfg(test)]
+    pub(crate) fn assume_seen_another(&mut self) -> Outcome {
+        self.session()?.assume_seen(nvlite_engine::base::Incarnation(0));
+        Ok(())
+    }
+
     /// True inside a write transaction.
     #[must_use]
     pub fn is_writing(&self) -> bool {
