@@ -139,15 +139,20 @@ fn lock_region(files: &SideFiles) -> Result<(File, AttachLock)> {
     }
 }
 
-fn choose_medium(options: &Options, files: &SideFiles) -> Result<MediumKind> {
-    for dir in [files.base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")), &files.dir] {
-        if is_network_fs(dir)? {
+/// Refuses network file systems, on which two machines would each have a mapping of their own (P14).
+fn refuse_network(base: &dyn BaseOpener, files: &SideFiles) -> Result<()> {
+    for path in [&files.base, &files.dir] {
+        if is_network_fs(base.file_system(path)?) {
             return Err(Error::cant_open(
-                dir,
+                path,
                 "network file systems are refused: their locks and mappings are not shared",
             ));
         }
     }
+    Ok(())
+}
+
+fn choose_medium(options: &Options, files: &SideFiles) -> Result<MediumKind> {
     match options.medium {
         None => Ok(if probe(&files.dir) { MediumKind::Dax } else { MediumKind::File }),
         Some(MediumKind::Dax) if !probe(&files.dir) => {
@@ -225,6 +230,7 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     {
         return Err(missing(&files, id));
     }
+    refuse_network(base.as_ref(), &files)?;
     let (lock_file, lock) = lock_region(&files)?;
     let open = || {
         let liveness = Liveness::join(lock_file.try_clone().map_err(|e| Error::io(&files.region, "open", e))?)?;
@@ -250,11 +256,16 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     }
 }
 
-fn missing(files: &SideFiles, id: RegionId) -> Error {
+/// The error of a marked base whose region is not where it is looked for. The mark does not say on which medium that was.
+pub fn missing(files: &SideFiles, id: RegionId) -> Error {
+    let lost = match is_tmpfs(&files.dir) {
+        Ok(true) => "that directory is in memory: if the machine was started anew since, region and database are lost",
+        _ => "one with medium=ram is lost when the machine is started anew, and the database with it",
+    };
     Error::cant_open(
         &files.base,
         format!(
-            "its newest data is in the nvlite region {id}, which is not at {}; put the region back or open with the region_dir that has it",
+            "its newest data is in the nvlite region {id}, which is not at {}; put the region back or open with the region_dir that has it ({lost})",
             files.region.display()
         ),
     )
@@ -317,7 +328,7 @@ fn first(
         Err(error) if marked.is_some() => return Err(error),
         Err(_) if holds_nothing(files)? => None,
         Err(error) => {
-            tracing::warn!(%error, "setting an unusable region aside");
+            tracing::warn!(%error, "the region beside a stock file cannot be read");
             set_aside(files, "unreadable")?;
             return Ok(None);
         }
@@ -518,8 +529,11 @@ fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
     let n = (1..).find(|n| !taken(n)).unwrap_or(u32::MAX);
     for path in both {
         if path.exists() {
-            rename_to_new(path, &stale(path, id, n)).map_err(|e| Error::io(path, "set aside", e))?;
+            let to = stale(path, id, n);
+            rename_to_new(path, &to).map_err(|e| Error::io(path, "set aside", e))?;
             sync_dir(&files.dir)?;
+            // its commits are not in the database that is opened, and its owner may miss them
+            tracing::warn!(to = %to.display(), "set aside what is not of this database");
         }
     }
     Ok(())

@@ -25,6 +25,8 @@ pub const COMMITTED: usize = 0;
 const MAINTAINS: usize = 1;
 /// Which of them names the process, for messages only, once the connection has had the retirement lock.
 pub const PROCESS: usize = 2;
+/// Which of them is 1 if the slot is a connection's, and not one of an attachment's own maintenance.
+pub const CONNECTION: usize = 3;
 
 /// What the region lies on.
 #[derive(Clone)]
@@ -223,6 +225,16 @@ impl Engine {
         Incarnation(self.shared.head().incarnation.load(Ordering::Relaxed))
     }
 
+    /// Whose snapshot is the oldest that is read at (P16). Of an attachment that is all there is to know: its file lock names
+    /// no process, but a process knows its own number (`attachment` in `nvlite_stat`).
+    #[must_use]
+    pub fn oldest_reader(&self) -> String {
+        let slots = self.shared.slots();
+        let Some((jci, no)) = slots.oldest_reader() else { return "nobody".into() };
+        let attachment = slots.get(no).attachment().map_or(0, |attachment| attachment.0);
+        format!("attachment {attachment}, slot {no}, at commit {jci}")
+    }
+
     /// Pins a snapshot in `slot`. Repairs the gate if its owner is dead (P2).
     pub fn pin(&self, slot: SlotNo, at: PinAt, at_least: Option<Jci>) -> Result<Jci> {
         let slots = self.shared.slots();
@@ -249,7 +261,7 @@ impl Engine {
             Hold::Busy => Ok(false),
             Hold::Held => Ok(true),
             Hold::HeldAfterDeath { dead } => {
-                tracing::warn!(?dead, "finishing what a dead writer left");
+                tracing::warn!(region = %self.region.path().display(), ?dead, "finishing what a dead writer left");
                 count(&head.counters.repairs, 1);
                 if let Err(error) = self.repair(dead) {
                     let failed = self.shared.fail(&error);

@@ -302,8 +302,7 @@ impl Engine {
             ),
             false => format!("the fast tier of {most} blocks is"),
         };
-        let oldest = self.shared.slots().oldest_pin();
-        let cause = format!("{tier} pinned by readers; the oldest reads at {oldest:?}");
+        let cause = format!("{tier} pinned by readers; the oldest: {}", self.oldest_reader());
         Error::Full { path: self.region.path().to_owned(), what, cause }
     }
 }

@@ -1,6 +1,6 @@
 //! A region looked at from outside, without attaching and without writing: what the next open would find and do.
 
-use crate::attach::SideFiles;
+use crate::attach::{SideFiles, missing};
 use crate::base::checksum::seed;
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, RegionId, Result};
 use crate::engine::Region;
@@ -58,6 +58,12 @@ pub struct LogInspection {
 #[must_use]
 pub fn region_path(base: &Path, region_dir: Option<&Path>) -> PathBuf {
     SideFiles::of(base, region_dir).region
+}
+
+/// What an open answers of a database whose mark names region `id`, if that is not where it is looked for.
+#[must_use]
+pub fn missing_region(base: &Path, region_dir: Option<&Path>, id: RegionId) -> Error {
+    missing(&SideFiles::of(base, region_dir), id)
 }
 
 /// Whether a process is attached to the region file `path`.

@@ -1,16 +1,17 @@
 //! nvlite's storage engine: micro-journals, page versions, coalesced commits. It knows no SQLite.
 //!
 //! Layers import downwards only: [`base`] (units, errors), [`mod@format`] (every byte that outlives a process), [`medium`] and
-//! [`shm`] (where bytes lie, locks and slots), `shared` (what lies where in the mapping), `pages` (virtblocks and versions),
-//! `commit`, `flush`, `retire`, `fault` and `recovery`, and on top [`store`]: what a VFS sees. `tests/tests/tidy.rs` holds the
+//! [`shm`] (where bytes lie, locks and slots), [`shared`] (what lies where in the mapping), [`pages`] (virtblocks and versions),
+//! [`commit`], [`flush`], [`retire`], [`fault`] and [`recovery`], and on top [`store`]: what a VFS sees. `tests/tests/tidy.rs` holds the
 //! whole order.
 //!
 //! A commit, step by step:
 //! 1. [`Session::begin_write`] takes the writer lock ([`shm::WriterLock`]).
-//! 2. [`Session::write`] keeps what differs (`writeset`), or a shadow block (`shadow`).
+//! 2. [`Session::write`] keeps what differs ([`writeset::WriteSet`]), or a shadow block ([`shadow`]).
 //! 3. [`Session::prepare`] builds the record ([`format::journal::Packer`]) and reserves all that the commit needs.
-//! 4. [`Session::commit`] publishes it (`commit`, `apply`, [`shm::Clock`]) and waits for the batch (`flush`).
-//! 5. Later its slots are retired (`retire`), and cold pages go home (`fault`).
+//! 4. [`Session::commit`] publishes it ([`engine::Engine::publish`], [`apply`], [`shm::Clock`]) and waits for the batch
+//!    ([`engine::Engine::flush`]).
+//! 5. Later its slots are retired ([`retire`]), and cold pages go home ([`fault`]).
 #![deny(unsafe_code)]
 
 pub mod base;

@@ -8,7 +8,7 @@ mod write;
 use crate::base::sync::Ordering;
 use crate::base::{Error, Incarnation, Jci, PageNo, Result};
 use crate::commit::Prepared;
-use crate::engine::Engine;
+use crate::engine::{CONNECTION, Engine};
 use crate::medium::BaseFile;
 use crate::pages::virt::{Place, Virt};
 use crate::refusal;
@@ -62,6 +62,7 @@ impl Session {
         let engine = store.engine();
         engine.check()?;
         let slot = engine.shared.slots().claim(engine.live.own(), &engine.live)?;
+        engine.shared.slots().get(slot).words[CONNECTION].store(1, R);
         let seen = engine.incarnation();
         Ok(Session {
             store,
@@ -312,6 +313,7 @@ impl Session {
                 self.read_committed(page, within, into)?;
                 self.set.overlay(first, n, within, into);
             }
+            None if self.set.has_cut(page) => into.fill(0),
             None => self.read_committed(page, within, into)?,
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::base::MediumKind;
 use crate::base::sync::{AtomicU64, Ordering};
-use crate::engine::Engine;
+use crate::engine::{CONNECTION, Engine};
 use crate::pages::heads;
 use crate::store::{Stat, StatValue};
 
@@ -25,8 +25,10 @@ impl Engine {
         let read = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let medium = self.region.kind();
         let survives = if medium == MediumKind::Ram { "the death of all processes" } else { "power loss" };
-        let oldest = self.shared.slots().oldest_pin().map_or(0, |jci| jci.0);
-        let readers = self.shared.slots().used().filter(|(_, slot)| slot.pin().is_some()).count() as u64;
+        let slots = self.shared.slots();
+        let oldest = slots.oldest_pin().map_or(0, |jci| jci.0);
+        let readers = slots.used().filter(|(_, slot)| slot.pin().is_some()).count() as u64;
+        let connections = slots.used().filter(|(_, slot)| slot.words[CONNECTION].load(Ordering::Relaxed) != 0).count();
         let (clean, dirty, cold) = if self.pages.geometry().is_some() { self.usage() } else { (0, 0, 0) };
         let text = |name, value: &str| Stat { name, value: StatValue::Text(value.to_owned()) };
         let mut rows = vec![
@@ -34,8 +36,10 @@ impl Engine {
             text("survives", survives),
             text("region_id", &self.id.to_string()),
             text("region", &self.region.path().display().to_string()),
+            text("oldest_reader", &self.oldest_reader()),
         ];
         let ints = [
+            ("attachment", u64::from(self.live.own().0)),
             ("page_size", self.pages.settled().map_or(0, |g| u64::from(g.arena.size()))),
             ("incarnation", self.incarnation().0),
             ("jci_published", head.clock.published().0),
@@ -44,7 +48,7 @@ impl Engine {
             ("jci_low_water", read(&head.retired)),
             ("jci_oldest_reader", oldest),
             ("readers", readers),
-            ("connections", self.shared.slots().used().count() as u64),
+            ("connections", connections as u64),
             ("queue", u64::from(head.writer.waiting(self.shared.slots()))),
             ("commits", read(&c.commits)),
             ("batches", read(&c.batches)),

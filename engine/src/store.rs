@@ -4,7 +4,9 @@ use crate::assemble::{self, Parts};
 use crate::attach::{self, Attached};
 use crate::base::{Error, Jci, MediumKind, RegionId, Result};
 use crate::engine::Engine;
-pub use crate::inspect::{Inspection, LogInspection, inspect, inspect_region, is_attached, region_path};
+pub use crate::inspect::{
+    Inspection, LogInspection, inspect, inspect_region, is_attached, missing_region, region_path,
+};
 use crate::keeper::Keeper;
 use crate::medium::BaseOpener;
 use crate::refusal;

@@ -67,6 +67,8 @@ pub struct WriteSet {
     pub end: Option<u32>,
     /// Whether xTruncate was called: then `end` is the end of the database, whatever it was before.
     pub truncated: bool,
+    /// Pages that xTruncate has left: what was committed above is gone, and reads as zeros if the transaction grows again.
+    pub kept: Option<u32>,
     /// Pages in shadow blocks.
     shadows: usize,
 }
@@ -137,6 +139,13 @@ impl WriteSet {
         self.shadows = 0;
         self.end = None;
         self.truncated = false;
+        self.kept = None;
+    }
+
+    /// Whether the transaction has cut off what was committed of a page.
+    #[must_use]
+    pub fn has_cut(&self, page: PageNo) -> bool {
+        self.kept.is_some_and(|kept| page.0 > kept)
     }
 
     /// True if nothing was written or cut.

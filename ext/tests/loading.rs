@@ -132,6 +132,25 @@ fn it_can_be_the_default_for_names_that_match() {
 }
 
 #[test]
+fn without_a_pattern_it_is_the_default_for_every_name() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let script = format!(
+        ".load {}\n.open {dir}/app.db\n.vfsname\n.open {dir}/other.sqlite\n.vfsname\nCREATE TABLE t(x);\n\
+         INSERT INTO t VALUES (5);\nATTACH '{dir}/third' AS a;\nCREATE TABLE a.t(x);\nSELECT count(*)>3 FROM nvlite_stat('a');\n",
+        load(),
+        dir = dir.path().display()
+    );
+    let output =
+        run(Command::new(SQLITE3).arg("-batch").env("NVLITE_DEFAULT", "1").env_remove("NVLITE_MATCH"), &script);
+    assert_eq!(output, "nvlite/unix\nnvlite/unix\n1\n");
+    let view = Connection::open(dir.path().join("other.sqlite")).unwrap();
+    assert_eq!(view.query_row("SELECT x FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 5);
+}
+
+#[test]
 fn the_environment_sets_parameters_and_the_uri_wins() {
     if !needs::program(SQLITE3) {
         return;
@@ -204,6 +223,23 @@ fn the_environment_sets_the_reply_about_the_journal() {
     assert_eq!(asked(&[("NVLITE_JOURNAL_MODE_REPLY", "wal")]), "wal\n");
     assert_eq!(asked(&[("NVLITE_JOURNAL_MODE_REPLY", "memory")]), "memory\n");
     assert_eq!(asked(&[]), "memory\n");
+}
+
+#[test]
+fn what_happens_without_an_error_is_told_in_the_error_log() {
+    if !needs::program(SQLITE3) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.db");
+    let kept = [("NVLITE_KEEP_REGION", "1")];
+    assert_eq!(with_environment(dir.path(), "x.db", &kept, "CREATE TABLE t(x);\n"), "");
+    std::fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE u(x)").unwrap();
+    let script = format!(".log stdout\n.load {}\n.open file:{}?vfs=nvlite\nSELECT * FROM u;\n", load(), path.display());
+    let told = sqlite3(&script);
+    let aside = dir.path().join("x.db-nvlite.stale-");
+    assert!(told.contains("nvlite: set aside") && told.contains(aside.to_str().unwrap()), "{told}");
 }
 
 #[test]

@@ -80,15 +80,37 @@ fn verify_names_a_missing_region() {
     let id = status["region"].as_str().unwrap().to_owned();
     let (code, verdict) = json(&["verify", "--db", &db, "--json"]);
     assert_eq!((code, &verdict["ok"]), (0, &true.into()), "{verdict}");
+    let names_it = |what: &str| {
+        for command in ["verify", "status"] {
+            let (code, text) = nvlite(&[command, "--db", &db]);
+            assert_eq!(code, 1, "{what}: {command}: {text}");
+            assert!(id.len() == 32 && text.contains(&id) && text.contains("app.db-nvlite"), "{what}: {text}");
+            assert!(!text.contains("recovers it"), "{what}: {text}");
+        }
+        let (code, status) = json(&["status", "--db", &db, "--json"]);
+        assert!(code == 1 && status["problem"].as_str().is_some_and(|p| p.contains(&id)), "{what}: {status}");
+    };
+    // another database's in its place, none of any bytes, none at all
+    let (_other_dir, other_path, _) = site();
+    let other = OpenOptions::new().region("16MiB").keep_region(true).open(&other_path).unwrap();
+    other.execute_batch("CREATE TABLE t(x)").unwrap();
+    drop(other);
+    let side = dir.path().join("app.db-nvlite");
+    std::fs::copy(other_path.with_file_name("app.db-nvlite"), &side).unwrap();
+    names_it("another region");
+    std::fs::write(&side, "").unwrap();
+    let (code, status) = json(&["status", "--db", &db, "--json"]);
+    assert!(code == 1 && status["problem"].as_str().is_some_and(|p| p.contains(&id)), "{status}");
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let side = entry.unwrap().path();
         if side != path {
             std::fs::remove_file(side).unwrap();
         }
     }
-    let (code, text) = nvlite(&["verify", "--db", &db]);
-    assert_eq!(code, 1, "{text}");
-    assert!(id.len() == 32 && text.contains(&id) && text.contains("app.db-nvlite"), "{text}");
+    names_it("no region");
+    assert!(nvlite(&["status", "--db", &db]).1.contains("medium=ram"));
+    let (code, text) = nvlite(&["status", "--db", &db, "--region-dir", "/dev/shm"]);
+    assert!(code == 1 && text.contains("in memory"), "{text}");
 }
 
 #[test]
@@ -201,6 +223,7 @@ fn status_of_what_nobody_has_open_says_what_the_next_open_will_do() {
         std::fs::write(&side, "no region at all").unwrap();
         let (code, text) = nvlite(&["status", "--db", &db]);
         assert!(code == 1 && text.contains("problem") && text.contains("app.db-nvlite"), "{text}");
+        assert!(!text.contains("recovers it"), "{text}");
     }
 }
 

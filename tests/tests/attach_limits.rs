@@ -4,10 +4,10 @@
 
 use nvlite_engine::base::limits::MAX_REGION;
 use nvlite_engine::shm::Segment;
-use nvlite_engine::{Durability::Full, Error, MediumKind, Options, Result, Store, mapping_len};
+use nvlite_engine::{BaseFile, BaseOpener, Durability::Full, Error, MediumKind, Options, Result, Store, mapping_len};
 use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::rules::{all_are, commit};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A limit that a test sets is the whole process's.
@@ -76,4 +76,69 @@ fn p14_what_was_set_aside_stays_whatever_is_set_aside_later() {
     found.sort();
     let numbers: Vec<u8> = found.iter().map(|(_, n)| *n).collect();
     assert_eq!(numbers, [1, 2, 3, 1, 2, 3], "{found:?}: each cold file beside its region");
+}
+
+/// A base of which one directory, or the file itself, is said to lie on another file system.
+struct Elsewhere {
+    inner: PlainBase,
+    place: PathBuf,
+    magic: u64,
+}
+
+impl BaseOpener for Elsewhere {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+    fn open(&self) -> Result<Box<dyn BaseFile>> {
+        self.inner.open()
+    }
+    fn recover_stock(&self) -> Result<()> {
+        self.inner.recover_stock()
+    }
+    fn identity(&self) -> Result<Option<(u64, u64)>> {
+        self.inner.identity()
+    }
+    fn file_system(&self, path: &Path) -> Result<u64> {
+        if path == self.place { Ok(self.magic) } else { self.inner.file_system(path) }
+    }
+}
+
+#[test]
+fn p14_network_file_systems_are_refused_for_a_marked_base_too() {
+    // Failure: a database that was moved to one, or is mounted from one, is opened by two machines with a mapping each.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const NFS: u64 = 0x6969;
+    const NINE_P: u64 = 0x0102_1997;
+    const GPFS: u64 = 0x4750_4653;
+    const EXT4: u64 = 0xEF53;
+    for marked in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let options =
+            |keep| Options { medium: Some(MediumKind::File), region: 1 << 20, keep_region: keep, ..Options::default() };
+        let store = Store::attach(Arc::new(PlainBase::new(&path)), &options(marked)).unwrap();
+        commit(&mut store.session().unwrap(), 4, 2..=4, 1, Full).unwrap();
+        store.close().unwrap();
+        let file = std::fs::read(&path).unwrap();
+        assert_eq!(file[18] == 3, marked);
+        let on = |place: &Path, magic| {
+            let base = Elsewhere { inner: PlainBase::new(&path), place: place.to_owned(), magic };
+            Store::attach(Arc::new(base), &options(false))
+        };
+        for (place, magic) in [(path.as_path(), NFS), (dir.path(), NFS), (dir.path(), NINE_P), (&path, GPFS)] {
+            match on(place, magic).map(|_| ()) {
+                Err(Error::CantOpen { reason, .. }) if reason.contains("network file systems") => {}
+                other => panic!("{magic:#x} at {}, marked {marked}: {other:?}", place.display()),
+            }
+            assert!(std::fs::read(&path).unwrap() == file, "the base was changed");
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count() > 1,
+            marked,
+            "no side files but those that were there"
+        );
+        let store = on(dir.path(), EXT4).unwrap();
+        assert!(all_are(&mut store.session().unwrap(), 2..=4, 1).unwrap());
+        store.close().unwrap();
+    }
 }

@@ -241,6 +241,14 @@ fn every_rule_has_a_test_that_bears_its_number() {
     let named = text.split('`').skip(1).step_by(2).filter(|name| !borne(name).is_empty() && name.contains('_'));
     let gone = named.filter(|name| !tests.iter().any(|test| test == name));
     none(&format!("a test that {PROTOCOL} names exists"), &gone.map(str::to_owned).collect::<Vec<_>>());
+    let mut silent = Vec::new();
+    for section in text.split("\n### ").skip(1) {
+        let Some(rule) = cited(section.lines().next().unwrap_or("")).next().map(str::to_owned) else { continue };
+        let bears = tests.iter().filter(|test| borne(test).contains(&rule));
+        let unnamed = bears.filter(|test| !section.contains(&format!("`{test}`")));
+        silent.extend(unnamed.map(|test| format!("{rule}: {test}")));
+    }
+    none(&format!("a test that bears a rule's number is listed there in {PROTOCOL}"), &silent);
 }
 
 #[test]

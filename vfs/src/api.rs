@@ -96,6 +96,7 @@ api! {
     result_null 84 sqlite3_result_null unsafe extern "C" fn(*mut sqlite3_context);
     result_text 85 sqlite3_result_text unsafe extern "C" fn(*mut sqlite3_context, *const c_char, c_int, sqlite3_destructor_type);
     str_append 232 sqlite3_str_append unsafe extern "C" fn(*mut sqlite3_str, *const c_char, c_int);
+    uri_boolean 187 sqlite3_uri_boolean unsafe extern "C" fn(sqlite3_filename, *const c_char, c_int) -> c_int;
     uri_parameter 189 sqlite3_uri_parameter unsafe extern "C" fn(sqlite3_filename, *const c_char) -> *const c_char;
     user_data 101 sqlite3_user_data unsafe extern "C" fn(*mut sqlite3_context) -> *mut c_void;
     value_text 109 sqlite3_value_text unsafe extern "C" fn(*mut sqlite3_value) -> *const c_uchar;
@@ -144,6 +145,17 @@ impl Api {
             let value = (self.uri_parameter)(name, key.as_ptr());
             (!value.is_null()).then(|| OsStr::from_bytes(CStr::from_ptr(value).to_bytes()).to_owned())
         }
+    }
+
+    /// Whether a URI parameter of SQLite's own is set, as SQLite reads it: two opinions of one parameter would be worse than
+    /// either.
+    ///
+    /// # Safety
+    /// `name` is the very pointer that xOpen received.
+    #[must_use]
+    pub unsafe fn is_set(&self, name: sqlite3_filename, key: &CStr) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe { (self.uri_boolean)(name, key.as_ptr(), 0) != 0 }
     }
 }
 

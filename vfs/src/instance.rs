@@ -46,6 +46,12 @@ pub fn find(api: Option<&Api>) -> Option<&'static Instance> {
     }
 }
 
+/// All instances.
+#[must_use]
+pub fn all() -> Vec<&'static Instance> {
+    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// The instance at a place of the list.
 #[must_use]
 pub fn at(place: usize) -> Option<&'static Instance> {

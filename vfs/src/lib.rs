@@ -17,6 +17,11 @@
 //! attaches to the engine through `registry` at its first lock; `base` lets the engine reach the base file through the
 //! default VFS; `error` turns what goes wrong into SQLite's codes; `sql` is what can be asked in SQL.
 //!
+//! Errors go to SQLite's error log (`SQLITE_CONFIG_LOG`). What is worth knowing without being one (a region that is not the
+//! file's is set aside, a dead writer's work is finished, a log is recovered) are `tracing` events of the target
+//! `nvlite_engine`: in a program into which this is linked they are for its own subscriber, if it has one. The extension
+//! forwards warnings to the error log.
+//!
 //! A cache that connections share (`cache=shared`) is served like any other: every call that reaches a file, those of the SQL
 //! functions included, comes from SQLite under that cache's mutex.
 //!
@@ -33,6 +38,7 @@ mod instance;
 mod journal;
 mod load;
 mod lock;
+mod log;
 mod names;
 mod open;
 mod registry;

@@ -3,6 +3,7 @@
 
 use crate::api::Api;
 use crate::instance::{self, ErrorText};
+use crate::log;
 use crate::sys::*;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,7 @@ pub unsafe fn load(db: *mut sqlite3, error: ErrorText, routines: *const sqlite3_
             // Without a table there is no allocator for a message.
             return SQLITE_ERROR;
         };
+        log::forward();
         match instance::register(api) {
             // SAFETY: as the caller promises. This connection is older than the registration.
             Ok(entry) => match unsafe { entry(db, error, routines) } {

@@ -151,7 +151,9 @@ unsafe fn open_main(
     let Some(path) = (unsafe { path_of(name) }) else { return SQLITE_CANTOPEN };
     // SAFETY: as the caller promises.
     let read = |key: &str| unsafe { instance.api.parameter(name, &crate::api::to_c(key)) };
-    let asked = match file::Asked::read(read) {
+    // SAFETY: as the caller promises.
+    let set = |key: &CStr| unsafe { instance.api.is_set(name, key) };
+    let asked = match file::Asked::read(read, set) {
         Ok(asked) => asked,
         Err(failure) => return tell(&instance.api, path, &failure),
     };

@@ -191,6 +191,10 @@ pub trait BaseOpener: Send + Sync {
     fn recover_stock(&self) -> Result<()>;
     /// Device and inode that the path has now, to notice that the file was replaced. `None` if it is gone.
     fn identity(&self) -> Result<Option<(u64, u64)>>;
+    /// The file system at `path`, by the magic number of `statfs`: of the base file, and of where its side files are.
+    fn file_system(&self, path: &Path) -> Result<u64> {
+        fs::magic(path)
+    }
 }
 
 /// One handle on the base file. Locks are SQLite's own POSIX locks on it, taken through the default VFS.

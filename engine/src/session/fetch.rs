@@ -28,7 +28,8 @@ impl Session {
         let (Some(pin), Some(page_size)) = (self.pin, self.page_size()) else { return Ok(None) };
         let Some((page, within)) = PageNo::at(offset, page_size) else { return Ok(None) };
         let whole = u64::from(within) + len as u64 <= u64::from(page_size);
-        if !whole || page == PAGE_ONE || self.set.get(page).is_some() || page.0 > self.committed_pages()? {
+        let own = self.set.get(page).is_some() || self.set.has_cut(page);
+        if !whole || page == PAGE_ONE || own || page.0 > self.committed_pages()? {
             return Ok(None);
         }
         let engine = self.store.engine();

@@ -203,7 +203,8 @@ impl Session {
             self.write_in_page(PAGE_ONE, page_size, 0, &first)?;
         }
         let hole = self.store.engine().hole();
-        for page in (old_pages + 1..=size).map(PageNo) {
+        let kept = self.set.kept.map_or(old_pages, |kept| kept.min(old_pages));
+        for page in (kept + 1..=size).map(PageNo) {
             if self.set.get(page).is_none() && page != hole {
                 self.put_zeros(page)?;
             }

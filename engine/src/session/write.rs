@@ -22,6 +22,7 @@ impl Session {
         let end = u32::try_from(size.div_ceil(page_size)).unwrap_or(u32::MAX);
         self.set.end = Some(end);
         self.set.truncated = true;
+        self.set.kept = Some(self.set.kept.map_or(end, |kept| kept.min(end)));
         if self.prepared.is_some() {
             self.cut = self.cut.min(end); // the record may name what lies beyond
         } else {
@@ -64,8 +65,8 @@ impl Session {
         Ok(())
     }
 
-    /// xWrite: any offset and length, into the private write set; a preparation counts no more. Without a write transaction it re-takes the writer lock
-    /// if the session's own last commit is still the newest (P6), else `LockLost`.
+    /// xWrite: any offset and length, into the private write set; a preparation counts no more. Without a write transaction it
+    /// re-takes the writer lock if the session's own last commit is still the newest (P6), else `LockLost`.
     ///
     /// # Errors
     /// As said; `Full` if a transaction too large for memory finds no room in the cold file.

@@ -23,7 +23,12 @@ impl Slots {
 
     /// The oldest snapshot that is read at.
     pub fn oldest_pin(&self) -> Option<Jci> {
-        self.below_high_water().filter_map(|(_, slot)| slot.pin()).min()
+        self.oldest_reader().map(|(pin, _)| pin)
+    }
+
+    /// The oldest snapshot that is read at, and whose it is.
+    pub fn oldest_reader(&self) -> Option<(Jci, SlotNo)> {
+        self.below_high_water().filter_map(|(no, slot)| slot.pin().map(|pin| (pin, no))).min()
     }
 
     /// True if any connection holds pointers into blocks.

@@ -1,11 +1,12 @@
 //! A database as the tool looks at it: never adopting, never closing what others have open.
 
 use super::{Failed, Target};
+use nvlite_engine::base::RegionId;
 use nvlite_engine::format::mark::{self, HEADER};
 use nvlite_engine::store;
 use nvlite_vfs::OpenOptions;
 use rusqlite::Connection;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -34,9 +35,14 @@ pub struct Outside {
     /// SQLite's page size.
     pub page_size: Option<u32>,
     /// The region that the mark names.
-    pub region: Option<String>,
+    #[serde(serialize_with = "in_words")]
+    pub region: Option<RegionId>,
     /// Whether a process has it open through nvlite.
     pub open: bool,
+}
+
+fn in_words<S: Serializer>(region: &Option<RegionId>, to: S) -> Result<S::Ok, S::Error> {
+    region.map(|id| id.to_string()).serialize(to)
 }
 
 /// Looks at the header of a file.
@@ -45,7 +51,7 @@ pub struct Outside {
 /// The file cannot be read.
 pub fn look(target: &Target) -> Result<Outside, Failed> {
     let (state, bytes, header) = look_at(&target.db)?;
-    let region = mark::identity(&header).map(|id| id.to_string());
+    let region = mark::identity(&header);
     let page_size = matches!(state, State::Stock | State::Marked).then(|| mark::page_size(&header)).flatten();
     let open = state == State::Marked && is_open(target)?;
     Ok(Outside { state, bytes, page_size, region, open })
@@ -70,14 +76,30 @@ pub fn look_at(path: &Path) -> Result<(State, u64, [u8; HEADER]), Failed> {
     Ok((state, bytes, header))
 }
 
-/// Where the region of a database is, if it has one: where the VFS, which follows symbolic links, looks for it.
+/// The database where the VFS, which follows symbolic links, looks for it, and the directory of its side files if it is
+/// another one.
+fn places(target: &Target) -> Result<(PathBuf, Option<PathBuf>), Failed> {
+    let db = target.db.canonicalize().map_err(|error| format!("{}: {error}", target.db.display()))?;
+    let dir = target.region_dir.clone().or_else(|| nvlite_vfs::environment("region_dir").map(PathBuf::from));
+    Ok((db, dir))
+}
+
+/// Where the region of a database is, if it has one.
 ///
 /// # Errors
 /// The database cannot be found.
 pub fn region_path(target: &Target) -> Result<PathBuf, Failed> {
-    let db = target.db.canonicalize().map_err(|error| format!("{}: {error}", target.db.display()))?;
-    let dir = target.region_dir.clone().or_else(|| nvlite_vfs::environment("region_dir").map(PathBuf::from));
+    let (db, dir) = places(target)?;
     Ok(store::region_path(&db, dir.as_deref()))
+}
+
+/// What an open answers of a database whose mark names region `id`, which is not there.
+///
+/// # Errors
+/// The database cannot be found.
+pub fn missing(target: &Target, id: RegionId) -> Result<String, Failed> {
+    let (db, dir) = places(target)?;
+    Ok(store::missing_region(&db, dir.as_deref(), id).to_string())
 }
 
 /// True if a process is attached to the region.

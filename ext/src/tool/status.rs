@@ -1,6 +1,6 @@
 //! `nvlite status`.
 
-use super::database::{Outside, State, look, open, region_path};
+use super::database::{Outside, State, look, missing, open, region_path};
 use super::{Failed, Target, output};
 use nvlite_engine::store::{inspect, medium_name};
 use rusqlite::types::Value;
@@ -28,7 +28,8 @@ struct Status {
 struct Left {
     /// Its identity.
     region: String,
-    /// Whether the base file bears its mark: a region that it does not is set aside, never applied.
+    /// Whether the base file bears its mark: a region whose mark it does not bear is never applied. Beside a stock file it is
+    /// set aside.
     marked: bool,
     /// `dax`, `file` or `ram`.
     medium: &'static str,
@@ -58,15 +59,17 @@ impl Left {
         let found = match inspect(&path) {
             Ok(Some(found)) => found,
             Err(error) if path.exists() => return Ok((None, Some(error.to_string()))),
-            Ok(None) | Err(_) => return Ok((None, None)),
+            Ok(None) | Err(_) => return Ok((None, outside.region.map(|id| missing(target, id)).transpose()?)),
         };
+        let marked = outside.region == Some(found.region);
         let region = found.region.to_string();
-        let (log, problem) = match found.log {
-            Ok(log) => (Some(log), None),
-            Err(error) => (None, Some(error.to_string())),
+        let (log, problem) = match (found.log, outside.region) {
+            (log, Some(id)) if !marked => (log.ok(), Some(missing(target, id)?)),
+            (Ok(log), _) => (Some(log), None),
+            (Err(error), _) => (None, Some(error.to_string())),
         };
         let left = Left {
-            marked: outside.region.as_ref() == Some(&region),
+            marked,
             region,
             medium: medium_name(found.medium),
             page_size: found.page_size,
@@ -86,7 +89,7 @@ impl Left {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mark = match self.marked {
             true => "the database bears its mark".to_owned(),
-            false => format!("of region {}, whose mark the database does not bear: it is set aside", self.region),
+            false => format!("of region {}, whose mark the database does not bear", self.region),
         };
         let redo = format!(
             "{} commits up to {}: {} micro-journals, {} entries",
@@ -138,6 +141,9 @@ fn figures(target: &Target) -> Result<Map<String, serde_json::Value>, Failed> {
 fn lines(status: &Status) -> Vec<(String, String)> {
     let line = |name: &str, value: String| (name.to_owned(), value);
     let explained = match status.outside.state {
+        State::Marked if status.problem.is_some() => {
+            "marked by nvlite, but its newest data cannot be read: see the problem"
+        }
         State::Empty => "empty",
         State::Stock => "stock SQLite file",
         State::Marked if status.outside.open => "open through nvlite",
@@ -150,7 +156,7 @@ fn lines(status: &Status) -> Vec<(String, String)> {
         line("bytes", status.outside.bytes.to_string()),
     ];
     lines.extend(status.outside.page_size.map(|size| line("page size", size.to_string())));
-    lines.extend(status.outside.region.clone().map(|region| line("region", region)));
+    lines.extend(status.outside.region.map(|id| line("region", id.to_string())));
     let left = status.left.iter().flat_map(Left::lines);
     lines.extend(left.map(|(name, value)| line(name, value)));
     lines.extend(status.problem.clone().map(|problem| line("problem", problem)));

@@ -1,6 +1,6 @@
 //! `nvlite verify`.
 
-use super::database::{Outside, State, look, open, region_path};
+use super::database::{Outside, State, look, missing, open, region_path};
 use super::{Failed, Target, log, output};
 use nvlite_engine::Error;
 use nvlite_engine::store::inspect;
@@ -33,7 +33,7 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
     let header = match outside.state {
         State::Empty => "an empty file, which is a database without tables".to_owned(),
         State::Stock => "a stock SQLite file".to_owned(),
-        State::Marked => format!("marked for region {}", outside.region.clone().unwrap_or_default()),
+        State::Marked => format!("marked for region {}", named(&outside)),
         State::Foreign => "not a SQLite database".to_owned(),
     };
     let mut checks = vec![Check { name: "header", ok: outside.state != State::Foreign, detail: header }];
@@ -46,6 +46,11 @@ pub fn run(target: &Target) -> Result<bool, Failed> {
         |check: &Check| (check.name.to_owned(), format!("{}{}", if check.ok { "" } else { "FAILED: " }, check.detail));
     output::print(target.json, &verdict, &verdict.checks.iter().map(line).collect::<Vec<_>>())?;
     Ok(!ok)
+}
+
+/// The region that the mark names.
+fn named(outside: &Outside) -> String {
+    outside.region.map(|id| id.to_string()).unwrap_or_default()
 }
 
 /// The checks of what the mark names, and those that need the database open.
@@ -82,13 +87,13 @@ fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) -> Result
 
 /// Whether the region that the mark names is where it is looked for.
 fn region(target: &Target, outside: &Outside) -> Result<Check, Failed> {
-    let (path, named) = (region_path(target)?, outside.region.clone().unwrap_or_default());
+    let path = region_path(target)?;
     let (ok, detail) = match inspect(&path) {
-        Ok(Some(found)) if found.region.to_string() == named => (true, format!("at {}", path.display())),
-        Ok(Some(found)) => (false, format!("at {} is region {}, not {named}", path.display(), found.region)),
+        Ok(Some(found)) if outside.region == Some(found.region) => (true, format!("at {}", path.display())),
+        Ok(Some(found)) => (false, format!("at {} is region {}, not {}", path.display(), found.region, named(outside))),
         Ok(None) => (false, format!("{} is empty", path.display())),
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            (false, format!("the newest data is in region {named}, which is not at {}", path.display()))
+            (false, outside.region.map(|id| missing(target, id)).transpose()?.unwrap_or_default())
         }
         Err(error @ (Error::Corrupt { .. } | Error::Foreign { .. } | Error::CantOpen { .. })) => {
             (false, error.to_string())

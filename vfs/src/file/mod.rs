@@ -20,7 +20,7 @@ use crate::registry::{self, Key, Lease};
 use crate::sys::*;
 use nvlite_engine::format::mark::HEADER;
 use nvlite_engine::{BaseOpener, Error, Jci, Session, Store};
-use std::ffi::{OsString, c_int};
+use std::ffi::{CStr, OsString, c_int};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,19 +40,15 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Reads the parameters.
+    /// Reads the parameters: `get` answers one of ours, `set` whether one of SQLite's own is set.
     ///
     /// # Errors
     /// A bad value, or `nolock=1`: without locks there is no snapshot and no writer (P14).
-    pub fn read(get: impl Fn(&str) -> Option<OsString>) -> Outcome<Asked> {
-        let set = |name: &str| {
-            let value = get(name).map(|value| value.to_string_lossy().to_ascii_lowercase());
-            value.is_some_and(|value| matches!(value.as_str(), "1" | "on" | "yes" | "true"))
-        };
-        if set("nolock") {
+    pub fn read(get: impl Fn(&str) -> Option<OsString>, set: impl Fn(&CStr) -> bool) -> Outcome<Asked> {
+        if set(c"nolock") {
             return Err(Failure::Told(SQLITE_CANTOPEN, "parameter nolock: nvlite cannot do without locks".into()));
         }
-        Ok(Asked { immutable: set("immutable"), config: Config::read(&get)? })
+        Ok(Asked { immutable: set(c"immutable"), config: Config::read(get)? })
     }
 }
 
@@ -142,6 +138,13 @@ impl Conn {
     pub fn store(&mut self) -> Outcome<&Arc<Store>> {
         self.session()?;
         Ok(self.link.as_ref().expect("attached above").lease.store())
+    }
+
+    /// Makes it a connection that has seen another history (P19).
+    #[cfg(test)]
+    pub(crate) fn assume_seen_another(&mut self) -> Outcome {
+        self.session()?.assume_seen(nvlite_engine::base::Incarnation(0));
+        Ok(())
     }
 
     /// True inside a write transaction.

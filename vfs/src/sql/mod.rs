@@ -84,6 +84,10 @@ unsafe fn settle(api: &Api, db: *mut sqlite3) {
         // SAFETY: as the caller promises. A file that is gone has nothing to let pass.
         let let_pass = |pass| unsafe {
             let told = visit(api, db, "main", |conn| {
+                if pass {
+                    // A statement that cannot attach would be told in SQLite's error log, and the program never wrote it.
+                    conn.store()?;
+                }
                 conn.let_journal_mode_pass(pass);
                 Ok(())
             });
@@ -159,4 +163,62 @@ unsafe fn visit<T>(api: &Api, db: *mut sqlite3, schema: &str, run: impl FnOnce(&
         (api.file_control)(db, name.as_ptr(), VISIT, (&raw mut argument).cast())
     };
     answer.unwrap_or(Err(Failure::Code(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visit;
+    use crate::api::Api;
+    use crate::{Medium, OpenOptions};
+    use nvlite_engine::Durability;
+    use rusqlite::Connection;
+
+    fn int(db: &Connection, sql: &str) -> i64 {
+        db.query_row(sql, (), |row| row.get(0)).expect(sql)
+    }
+
+    #[test]
+    fn p19_sqlite_drops_a_cache_that_is_of_another_history() {
+        // Failure: two histories share a change counter, and SQLite trusts what it cached in the other one.
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || OpenOptions::new().medium(Medium::File).region("16MiB").open(dir.path().join("app.db"));
+        let (one, two) = (open().expect("opens"), open().expect("opens"));
+        // what is read in place is not cached
+        one.execute_batch("PRAGMA mmap_size=0; CREATE TABLE t(x); INSERT INTO t VALUES (1)").expect("written");
+        assert_eq!(int(&one, "SELECT x FROM t"), 1);
+        let header = |db: &Connection| {
+            // SAFETY: a connection of the linked library, not in use.
+            let header = unsafe {
+                visit(&Api::linked(), db.handle(), "main", |conn| {
+                    let mut header = [0; 100];
+                    conn.store()?.session()?.read(0, &mut header)?;
+                    Ok(header)
+                })
+            };
+            header.expect("visited")
+        };
+        let cached = header(&one);
+        two.execute_batch("UPDATE t SET x=2").expect("written");
+        // the counter as it was, as in a history that another one took the place of
+        let mut same = header(&two);
+        assert_ne!(same[24..40], cached[24..40]);
+        same[24..28].copy_from_slice(&cached[24..28]);
+        same[92..96].copy_from_slice(&cached[24..28]);
+        // SAFETY: as above.
+        let written = unsafe {
+            visit(&Api::linked(), two.handle(), "main", |conn| {
+                let mut session = conn.store()?.session()?;
+                session.begin_write()?;
+                session.write(0, &same)?;
+                session.prepare()?;
+                Ok(session.commit(Durability::Full)?)
+            })
+        };
+        written.expect("written");
+        assert_eq!(header(&two)[24..40], cached[24..40]);
+        assert_eq!(int(&one, "SELECT x FROM t"), 1, "the cache is trusted: the test would prove nothing");
+        // SAFETY: as above.
+        unsafe { visit(&Api::linked(), one.handle(), "main", |conn| conn.assume_seen_another()) }.expect("visited");
+        assert_eq!(int(&one, "SELECT x FROM t"), 2, "the cache was dropped");
+    }
 }

@@ -175,3 +175,19 @@ fn a_reader_of_a_stock_file_meets_its_journal_while_another_connection_is_idle()
         assert_eq!(content(&reader), sum);
     });
 }
+
+#[test]
+fn a_refusal_is_told_once_and_of_no_statement_that_the_program_never_wrote() {
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let db = site.options().keep_region(true).open(site.path()).unwrap();
+    fill(&db, "t", 3, 10);
+    close(db);
+    std::fs::remove_file(site.file("app.db-nvlite")).unwrap();
+    logged();
+    let db = site.open();
+    assert_eq!(fails(db.execute_batch("SELECT * FROM t")) & 0xFF, ffi::SQLITE_CANTOPEN);
+    let told = logged();
+    assert!(!told.iter().any(|line| line.contains("PRAGMA")), "{told:#?}");
+    let reasons: Vec<_> = told.iter().filter(|line| line.contains("app.db-nvlite")).collect();
+    assert_eq!(reasons.len(), 1, "{told:#?}");
+}

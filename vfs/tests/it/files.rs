@@ -163,29 +163,43 @@ fn a_read_only_open_of_a_marked_file_reads_the_snapshot() {
     });
 }
 
+/// What SQLite's core takes for "yes" in a URI parameter of its own: any number but 0, and three words.
+const SET: [&str; 4] = ["1", "2", "on", "TRUE"];
+
 #[test]
 fn p14_immutable() {
     on_both(|site| {
-        let writer = site.open();
-        fill(&writer, "t", 10, 100);
-        let uri = format!("{}&immutable=1", site.uri("app.db"));
-        let frozen = open_uri(&uri, READ_WRITE).unwrap();
-        assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 10);
-        fill(&writer, "t", 500, 500);
-        assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 10, "one snapshot from open to close");
-        assert!(frozen.execute_batch("DELETE FROM t").is_err());
-        drop(frozen);
-        close(writer);
-        let frozen = open_uri(&uri, READ_WRITE).unwrap();
-        assert_eq!(vfs_name(&frozen), "unix");
-        assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 510);
+        for value in SET {
+            let writer = site.open();
+            writer.execute_batch("DROP TABLE IF EXISTS t").unwrap();
+            fill(&writer, "t", 10, 100);
+            let uri = format!("{}&immutable={value}", site.uri("app.db"));
+            let frozen = open_uri(&uri, READ_WRITE).unwrap();
+            assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 10);
+            fill(&writer, "t", 500, 500);
+            // not from SQLite's cache, which such a connection never drops by itself
+            frozen.execute_batch("PRAGMA shrink_memory").unwrap();
+            assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 10, "{value}: one snapshot from open to close");
+            assert!(frozen.execute_batch("DELETE FROM t").is_err());
+            drop(frozen);
+            close(writer);
+            let frozen = open_uri(&uri, READ_WRITE).unwrap();
+            assert_eq!(vfs_name(&frozen), "unix", "{value}");
+            assert_eq!(int(&frozen, "SELECT count(*) FROM t"), 510);
+        }
     });
 }
 
 #[test]
 fn p14_nolock_is_refused() {
     let site = Site::new(Medium::File);
-    assert_eq!(refused(&format!("{}&nolock=1", site.uri("app.db"))), ffi::SQLITE_CANTOPEN);
+    for value in SET {
+        assert_eq!(refused(&format!("{}&nolock={value}", site.uri("app.db"))), ffi::SQLITE_CANTOPEN, "{value}");
+    }
+    for value in ["0", "off"] {
+        let db = open_uri(&format!("{}&nolock={value}", site.uri("app.db")), READ_WRITE).unwrap();
+        assert_eq!(int(&db, "SELECT count(*) FROM sqlite_schema"), 0, "{value}");
+    }
 }
 
 #[test]

@@ -27,6 +27,38 @@ fn stat_has_names_and_values() {
     });
 }
 
+fn stat(name: &str) -> String {
+    format!("SELECT value FROM nvlite_stat WHERE name='{name}'")
+}
+
+#[test]
+fn p16_stat_names_the_oldest_reader() {
+    on_both(|site| {
+        let (one, two) = (site.open(), site.open());
+        fill(&one, "t", 10, 100);
+        two.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+        fill(&one, "t", 10, 100);
+        let (jci, own) = (int(&one, &stat("jci_oldest_reader")), int(&one, &stat("attachment")));
+        let named = text(&one, &stat("oldest_reader"));
+        assert!(named.starts_with(&format!("attachment {own}, slot ")), "{named}");
+        assert!(named.ends_with(&format!(", at commit {jci}")) && jci > 0, "{named}");
+        assert_eq!(text(&two, &stat("oldest_reader")), named, "who asks is another one");
+    });
+}
+
+#[test]
+fn stat_counts_connections_only() {
+    on_both(|site| {
+        let (one, two) = (site.open(), site.open());
+        fill(&one, "t", 10, 100);
+        // the slots of the engine's own maintenance: on `file` its thread takes one by and by
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(int(&one, &stat("connections")), 2);
+        close(two);
+        assert_eq!(int(&one, &stat("connections")), 1);
+    });
+}
+
 #[test]
 fn checkpoint_writes_home() {
     on_both(|site| {

@@ -2,6 +2,7 @@
 
 use nvlite_vfs::{Medium, OpenOptions};
 use rusqlite::{Connection, OpenFlags, ffi};
+use std::cell::RefCell;
 use std::ffi::{CString, c_int, c_void};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -68,11 +69,23 @@ impl Site {
     }
 }
 
+thread_local! {
+    /// What SQLite's error log was told by this thread.
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What SQLite's error log was told by this thread since the last call.
+pub fn logged() -> Vec<String> {
+    LOGGED.take()
+}
+
 /// SQLite's error log goes where the test harness shows it if the test fails.
 fn log_to_stderr() {
     unsafe extern "C" fn print(_: *mut c_void, code: c_int, text: *const std::ffi::c_char) {
         // SAFETY: SQLite's message is terminated.
-        eprintln!("sqlite: {code}: {}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy());
+        let text = unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy().into_owned();
+        eprintln!("sqlite: {code}: {text}");
+        let _ = LOGGED.try_with(|logged| logged.borrow_mut().push(text));
     }
     static ONCE: std::sync::Once = std::sync::Once::new();
     type Print = unsafe extern "C" fn(*mut c_void, c_int, *const std::ffi::c_char);

@@ -252,3 +252,60 @@ fn a_transaction_much_larger_than_the_region() {
         assert_eq!(int(&site.stock(), "SELECT sum(length(x)) FROM t"), 8_000_001);
     });
 }
+
+#[test]
+fn p1_xwrite_takes_any_length_at_any_place() {
+    // SQLite writes parts of pages, and over their ends, when it changes the page size.
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 50, 3000);
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        assert_eq!(control(&db, ffi::SQLITE_FCNTL_FILE_POINTER, &mut file), ffi::SQLITE_OK);
+        // SAFETY: an open file of this connection, which nobody else uses meanwhile.
+        let (methods, ok) = (unsafe { &*(*file).pMethods }, ffi::SQLITE_OK);
+        let read = |from: usize, into: &mut [u8]| {
+            // SAFETY: as above; the buffer has the length that is said.
+            unsafe { methods.xRead.unwrap()(file, into.as_mut_ptr().cast(), into.len() as i32, from as i64) }
+        };
+        let lock = |level| {
+            // SAFETY: as above.
+            unsafe { methods.xLock.unwrap()(file, level) }
+        };
+        assert_eq!(lock(ffi::SQLITE_LOCK_SHARED), ok);
+        let mut size = 0;
+        // SAFETY: as above.
+        assert_eq!(unsafe { methods.xFileSize.unwrap()(file, &mut size) }, ok);
+        let mut model = vec![0; size as usize];
+        assert_eq!(read(0, &mut model), ok);
+        assert_eq!((lock(ffi::SQLITE_LOCK_RESERVED), lock(ffi::SQLITE_LOCK_EXCLUSIVE)), (ok, ok));
+        for (at, len) in [
+            (4096 * 3 - 1, 2),
+            (4096 * 4 + 17, 1),
+            (4096 * 5 + 100, 4096),
+            (4096 * 7 - 3, 3 * 4096 + 7),
+            (4096 * 12 + 4095, 1),
+        ] {
+            let new: Vec<u8> = (0..len).map(|i| (at + 7 * i) as u8).collect();
+            // SAFETY: as above; as many bytes as are said.
+            assert_eq!(unsafe { methods.xWrite.unwrap()(file, new.as_ptr().cast(), len as i32, at as i64) }, ok);
+            model[at..at + len].copy_from_slice(&new);
+            let mut got = vec![0; len + 4];
+            assert_eq!(read(at - 2, &mut got), ok);
+            assert!(got == model[at - 2..at + len + 2], "{len} bytes at {at}");
+        }
+        for op in [ffi::SQLITE_FCNTL_SYNC, ffi::SQLITE_FCNTL_COMMIT_PHASETWO] {
+            // SAFETY: as above; neither takes an argument here. xSync stands between them.
+            let code = unsafe {
+                let code = methods.xFileControl.unwrap()(file, op, std::ptr::null_mut());
+                methods.xSync.unwrap()(file, ffi::SQLITE_SYNC_NORMAL);
+                code
+            };
+            assert_eq!(code, ok);
+        }
+        // SAFETY: as above.
+        assert_eq!(unsafe { methods.xUnlock.unwrap()(file, ffi::SQLITE_LOCK_NONE) }, ok);
+        close(db);
+        let stored = std::fs::read(site.path()).unwrap();
+        assert!(stored.len() == model.len() && stored[100..] == model[100..], "but for the counters of the header");
+    });
+}
