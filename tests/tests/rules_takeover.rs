@@ -7,6 +7,7 @@ use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, offset, put_header, stat};
 use nvlite_tests::sim::{Policy, mix};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// A machine whose base is a stock file of `pages` pages, all full of 1.
@@ -33,6 +34,33 @@ fn found(store: &Arc<Store>, pages: impl IntoIterator<Item = u32>) -> Vec<Option
     pages.into_iter().map(|page| byte(&mut s, page).unwrap()).collect()
 }
 
+/// Retires what there is, and looks at what is found after a power cut, or the death of all, at any point of that that matters:
+/// it must be what is found now.
+fn retires(rig: &Rig, living: &Arc<Store>, pages: RangeInclusive<u32>, what: &str) {
+    let (now, from) = (found(living, pages.clone()), rig.world.events());
+    (0..3).for_each(|_| _ = living.checkpoint().unwrap());
+    let sites = [Site::RetireFence, Site::SuperblockFence, Site::ClearEntry, Site::ClearFence].into_iter();
+    let points: BTreeSet<usize> = sites.flat_map(|site| rig.world.positions(site)).filter(|at| *at >= from).collect();
+    let mut replay = rig.world.replay(None);
+    for at in points {
+        while replay.position() <= at && replay.step() {}
+        for policy in [Policy::Oldest, Policy::Newest] {
+            let after = rig.from_image(replay.image().clone(), policy.clone()).open();
+            let after = after.unwrap_or_else(|error| unreachable!("{what}, event {at}, {policy:?}: {error}"));
+            assert_eq!(found(&after, pages.clone()), now, "{what}, event {at}, {policy:?}");
+        }
+    }
+}
+
+/// Takes the writer lock of the dead over, and repairs.
+fn repairs(living: &Arc<Store>) {
+    let mut s = living.session().unwrap();
+    if s.begin_write().is_err() {
+        s.end_read(); // it had pinned before the repair
+        s.begin_write().unwrap();
+    }
+}
+
 #[test]
 fn p17_a_page_has_one_place_after_a_commit_in_place_was_finished() {
     // Failure: a commit in place makes a clean block the place of its page; the writer dies before it has stored there, and who
@@ -57,12 +85,8 @@ fn p17_a_page_has_one_place_after_a_commit_in_place_was_finished() {
             s
         });
         processes.kill(2);
-        living.checkpoint().unwrap();
-        let now = found(&living, 2..=9);
-        for policy in [Policy::Oldest, Policy::Newest] {
-            let then = found(&rig.crash(policy).open().unwrap(), 2..=9);
-            assert_eq!(then, now, "operation {n}");
-        }
+        repairs(&living);
+        retires(&rig, &living, 2..=9, &format!("operation {n}"));
         if !died {
             return assert!(n > 8, "{n} operations");
         }
@@ -87,13 +111,9 @@ fn p17_a_page_has_one_place_after_a_copy_was_made_again() {
             s
         });
         processes.kill(2);
-        living.checkpoint().unwrap();
+        repairs(&living);
+        retires(&rig, &living, 2..=4, &format!("operation {n}"));
         assert!(all_are(&mut old, 2..=4, 1).unwrap(), "operation {n}");
-        let now = found(&living, 2..=4);
-        for policy in [Policy::Oldest, Policy::Newest] {
-            let then = found(&rig.crash(policy).open().unwrap(), 2..=4);
-            assert_eq!(then, now, "operation {n}");
-        }
         if !died {
             return assert!(n > 8, "{n} operations");
         }
@@ -234,26 +254,8 @@ fn takes_over_after_a_death(seed: u64) {
     if !died {
         return;
     }
-    let mut s = living.session().unwrap();
-    if s.begin_write().is_err() {
-        s.end_read(); // it had pinned before the repair
-        s.begin_write().unwrap();
-    }
-    s.end_write();
-    s.end_read();
-    let (now, from) = (found(&living, 2..=SIZE), rig.world.events());
-    (0..3).for_each(|_| _ = living.checkpoint().unwrap());
-    let points = [Site::ClearEntry, Site::ClearFence, Site::RetireFence].into_iter();
-    let points: BTreeSet<usize> = points.flat_map(|site| rig.world.positions(site)).filter(|at| *at >= from).collect();
-    let mut replay = rig.world.replay(None);
-    for at in points {
-        while replay.position() <= at && replay.step() {}
-        for policy in [Policy::Oldest, Policy::Newest] {
-            let store = rig.from_image(replay.image().clone(), policy.clone()).open();
-            let store = store.unwrap_or_else(|error| unreachable!("seed {seed}, event {at}, {policy:?}: {error}"));
-            assert_eq!(found(&store, 2..=SIZE), now, "seed {seed}, event {at}, {policy:?}");
-        }
-    }
+    repairs(&living);
+    retires(&rig, &living, 2..=SIZE, &format!("seed {seed}"));
 }
 
 #[test]
