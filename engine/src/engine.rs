@@ -154,7 +154,8 @@ pub struct Engine {
     pub id: RegionId,
     /// Base file's device and inode when it was attached (P14).
     pub base_identity: Option<(u64, u64)>,
-    /// Connection slot of the process's own maintenance.
+    /// Connection slot of the process's own maintenance, by whoever does it under the writer lock. The thread of that name
+    /// (`keeper`), which works without that lock, has a slot of its own.
     pub keeper: SlotNo,
     /// Steps of retirement after which one who waited for the next gave up: nobody of this process waits for that again.
     pub stood_at: AtomicU64,
