@@ -21,10 +21,9 @@ fn lose_power(scenes: &[Scene]) -> BTreeMap<String, bool> {
         let (place, known) = scene.set(System::File, WORKER);
         let region = place.superblock().map(|superblock| superblock.region);
         let mut recording = record(&place, known, WORKER);
-        match (scene, region) {
-            // an adoption that was taken back, a clean close: either could not sync, or was killed before
-            (Scene::Unmarked | Scene::Finished, Some(region)) => recording.mark_may_be_back(region),
-            _ => {}
+        // an adoption that was taken back, a clean close: either could not sync, or was killed before
+        if let (Scene::Unmarked | Scene::Finished, Some(region)) = (scene, region) {
+            recording.mark_may_be_back(region);
         }
         let mut right = HashSet::new();
         let report = recording.explore(None, &mut right).unwrap_or_else(|e| panic!("{scene:?}: {e}"));

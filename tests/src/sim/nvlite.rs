@@ -277,11 +277,15 @@ impl Db for NvliteDb {
     }
 
     fn close(self) -> Result<(), String> {
-        let NvliteDb { sessions, readers, store, subject, .. } = self;
+        let NvliteDb { sessions, readers, store, subject, world, .. } = self;
         drop((sessions, readers));
         if subject.finish && !text(store.finish())? {
             return Err("the store did not finish".to_owned());
         }
-        text(store.close())
+        text(store.close())?;
+        if subject.finish {
+            world.renew(REGION); // removed, and for good at once
+        }
+        Ok(())
     }
 }
