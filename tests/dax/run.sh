@@ -64,7 +64,7 @@ boot() {
     qemu-system-x86_64 -machine "q35,accel=tcg,nvdimm=on,nvdimm-persistence=$domain" -cpu max \
         -m 512M,slots=2,maxmem=4G -object "memory-backend-file,id=mem0,share=on,mem-path=$pmem,size=512M" \
         -device nvdimm,id=nv0,memdev=mem0 -kernel "$dir/vmlinuz" -initrd "$dir/initrd" \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr nv_format=$format nv=$steps" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check nv_format=$format nv=$steps" \
         -nodefaults -display none -no-reboot -net none -serial "file:$log" < /dev/null &
     qemu=$!
     while kill -0 "$qemu" 2> /dev/null; do
