@@ -1,5 +1,5 @@
 #!/bin/bash
-# The engine on emulated persistent memory, through power cuts.
+# The engine, and SQLite on it, on emulated persistent memory, through power cuts.
 #
 # Boots the distribution's kernel in QEMU with an NVDIMM, runs the test program (tests/src/bin/dax_guest) on a DAX file
 # system there, kills QEMU with SIGKILL while it acknowledges work, boots again, and checks that all of it is there.
@@ -131,7 +131,8 @@ grep -aq '^PLATFORM persistence_domain=memory_controller' "$dir/medium.log" || f
 boot control no cpu "facts:cpu_cache,medium:verify:$(acked medium medium),control:run" control 300
 boot store no mem-ctrl "control:verify:$(acked control control),store:run" store 200
 boot again no cpu "store:verify:$(acked store store),store:run" store 700
-boot end no mem-ctrl "store:verify:$(acked again store)"
+boot sql no mem-ctrl "store:verify:$(acked again store),sql:run" sql 300
+boot end no cpu "sql:verify:$(acked sql sql)"
 
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))

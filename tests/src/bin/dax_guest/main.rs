@@ -4,12 +4,13 @@
 //! `dax_guest DIR WORKLOAD run` writes and prints `ACK WORKLOAD n` after each acknowledged step, until it is killed.
 //! `dax_guest DIR WORKLOAD verify N` checks after the reboot that all of 1..=N is there.
 //! Workloads: `medium` (records in a mapping), `control` (the same without `MAP_SYNC`: must lose), `store` (transactions),
-//! and `store-ram` and `store-file`, which `tests/beyond_fast_tier.rs` runs on the host.
+//! `sql` (transactions of SQLite), and `store-ram` and `store-file`, which `tests/beyond_fast_tier.rs` runs on the host.
 //!
 //! Findings are lines on standard output: `OK name` or `FAIL name: why`.
 
 mod facts;
 mod log;
+mod sql;
 mod store;
 
 use nvlite_engine::MediumKind;
@@ -47,11 +48,13 @@ fn main() -> ExitCode {
         ["medium", "run"] => report("medium", log::run(dir, "medium", MediumKind::Dax)),
         ["control", "run"] => report("control", log::run(dir, "control", MediumKind::Ram)),
         ["store", "run"] => report("store", store::run(dir, None)),
+        ["sql", "run"] => report("sql", sql::run(dir)),
         ["store-ram", "run"] => report("store", store::run(dir, Some(MediumKind::Ram))),
         ["store-file", "run"] => report("store", store::run(dir, Some(MediumKind::File))),
         ["medium", "verify", acked] => report("medium", number(acked).and_then(|n| log::verify(dir, n))),
         ["control", "verify", acked] => report("control", number(acked).and_then(|n| log::verify_loss(dir, n))),
         ["store", "verify", acked] => report("store", number(acked).and_then(|n| store::verify(dir, None, n))),
+        ["sql", "verify", acked] => report("sql", number(acked).and_then(|n| sql::verify(dir, n))),
         ["store-ram", "verify", acked] => {
             report("store", number(acked).and_then(|n| store::verify(dir, Some(MediumKind::Ram), n)))
         }
