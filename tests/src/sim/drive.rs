@@ -122,11 +122,26 @@ pub struct Report {
     pub open: usize,
 }
 
+/// At each depth, the number of events before the crash and the policy.
+type Way = Vec<(usize, Policy)>;
+
+/// A crash that is explored.
+#[derive(Clone, Copy)]
+struct Crash<'a> {
+    /// What it may leave.
+    image: &'a Image,
+    /// Events before it.
+    at: usize,
+    /// What the database contained.
+    model: &'a Model,
+    plan: Plan,
+}
+
 /// A state from which the store did not recover, with what is needed to get there again.
 #[derive(Debug)]
 pub struct Failure {
-    /// The way: at each depth, the number of events before the crash and the policy.
-    pub way: Vec<(usize, Policy)>,
+    /// At each depth, the number of events before the crash and the policy.
+    pub way: Way,
     /// What is wrong.
     pub what: String,
     /// What happened before the first crash.
@@ -284,20 +299,14 @@ pub fn explore<S: Subject>(
 }
 
 impl<S: Subject> Explorer<'_, S> {
-    fn world(
-        &mut self,
-        world: &World,
-        model: &Model,
-        plan: Plan,
-        way: &mut Vec<(usize, Policy)>,
-    ) -> Result<(), Failure> {
+    fn world(&mut self, world: &World, model: &Model, plan: Plan, way: &mut Way) -> Result<(), Failure> {
         let points = self.points(world, plan);
         let mut replay = world.replay(self.deleted);
-        for point in points {
-            while replay.position() < point && replay.step() {}
+        for at in points {
+            while replay.position() < at && replay.step() {}
             self.report.points += 1;
             self.report.open = self.report.open.max(replay.image().open_units());
-            self.point(replay.image(), point, model, plan, way)?;
+            self.point(Crash { image: replay.image(), at, model, plan }, way)?;
         }
         Ok(())
     }
@@ -330,14 +339,8 @@ impl<S: Subject> Explorer<'_, S> {
         points
     }
 
-    fn point(
-        &mut self,
-        image: &Image,
-        point: usize,
-        model: &Model,
-        plan: Plan,
-        way: &mut Vec<(usize, Policy)>,
-    ) -> Result<(), Failure> {
+    fn point(&mut self, crash: Crash, way: &mut Way) -> Result<(), Failure> {
+        let Crash { image, at, plan, .. } = crash;
         let mut policies = vec![Policy::Oldest];
         let stamps = image.open_stamps();
         if !stamps.is_empty() {
@@ -346,38 +349,31 @@ impl<S: Subject> Explorer<'_, S> {
                 policies.extend([Policy::Without(*stamp), Policy::Only(*stamp), Policy::UpTo(*stamp)]);
             }
             for n in 0..plan.random {
-                let seed = mix(self.seed, n + 1000 * point as u64);
+                let seed = mix(self.seed, n + 1000 * at as u64);
                 policies.extend([Policy::Events(seed), Policy::Units(seed)]);
             }
         }
         for policy in policies {
-            self.state(image, point, &policy, model, plan, way)?;
+            self.state(crash, &policy, way)?;
         }
         if !stamps.is_empty() && plan.exhaust > 0 {
-            self.all_states(image, point, model, plan, way)?;
+            self.all_states(crash, way)?;
         }
         Ok(())
     }
 
     /// Goes through all states that recovery can tell apart, if they are few enough.
-    fn all_states(
-        &mut self,
-        image: &Image,
-        point: usize,
-        model: &Model,
-        plan: Plan,
-        way: &mut Vec<(usize, Policy)>,
-    ) -> Result<(), Failure> {
+    fn all_states(&mut self, crash: Crash, way: &mut Way) -> Result<(), Failure> {
         for grain in [Grain::Unit, Grain::Line] {
-            let mut world = self.state(image, point, &Policy::Script(grain, Vec::new()), model, plan, way)?;
-            let mut left = plan.exhaust;
+            let mut world = self.state(crash, &Policy::Script(grain, Vec::new()), way)?;
+            let mut left = crash.plan.exhaust;
             while let Some(policy) = world.next_script() {
                 // what is read later may depend on what was read before, so that the first guess need not hold
-                if left == 0 || world.scripts() > plan.exhaust {
+                if left == 0 || world.scripts() > crash.plan.exhaust {
                     break;
                 }
                 left -= 1;
-                world = self.state(image, point, &policy, model, plan, way)?;
+                world = self.state(crash, &policy, way)?;
             }
             if world.next_script().is_none() {
                 match grain {
@@ -391,21 +387,14 @@ impl<S: Subject> Explorer<'_, S> {
         Ok(())
     }
 
-    fn state(
-        &mut self,
-        image: &Image,
-        point: usize,
-        policy: &Policy,
-        model: &Model,
-        plan: Plan,
-        way: &mut Vec<(usize, Policy)>,
-    ) -> Result<Arc<World>, Failure> {
+    fn state(&mut self, crash: Crash, policy: &Policy, way: &mut Way) -> Result<Arc<World>, Failure> {
+        let Crash { image, at, model, plan } = crash;
         self.report.states += 1;
         self.report.nested += usize::from(!way.is_empty());
-        way.push((point, policy.clone()));
+        way.push((at, policy.clone()));
         let world = World::new(image.clone(), self.subject.kind(), policy.clone());
         let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(&world, image, model)));
-        let fail = |way: &[(usize, Policy)], what: String| Failure { way: way.to_vec(), what, trace: String::new() };
+        let fail = |way: &Way, what: String| Failure { way: way.clone(), what, trace: String::new() };
         let after = match recovered {
             Ok(Ok(after)) => after,
             Ok(Err(what)) => return Err(fail(way, what)),
