@@ -1,5 +1,6 @@
 //! Test support: the crash simulator.
 
+pub mod child;
 pub mod hooked;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // calls and registers of that machine
 pub mod life;

@@ -4,72 +4,45 @@
 #![allow(clippy::panic)]
 
 use nvlite_engine::{BaseFile, BaseOpener, Error, MediumKind, Options, Result, Store};
+use nvlite_tests::child::{self, SKIPPED, Task};
 use nvlite_tests::limits::{Limit, limit, own_shm};
 use nvlite_tests::plain_base::PlainBase;
-use nvlite_tests::sql::{System, log, stock_integrity};
-use rusqlite::Connection;
-use std::os::unix::process::ExitStatusExt as _;
+use nvlite_tests::sql::{System, log, stock_file, stock_integrity};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const OPENED: i32 = 101;
-const REFUSED: i32 = 102;
-const SKIPPED: i32 = 103;
+const OPENED: i32 = 2;
+const REFUSED: i32 = 3;
 
 /// Not a test of its own: what the others run in a process of its own.
 #[test]
 fn in_a_child() {
     log::listen();
-    let Ok(role) = std::env::var("NVLITE_TEST_ROLE") else { return };
-    let path = std::env::var("NVLITE_TEST_PATH").expect("a path");
-    let system = std::env::var("NVLITE_TEST_SYSTEM").ok().and_then(|name| System::named(&name)).expect("a system");
-    let most = std::env::var("NVLITE_TEST_LIMIT").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let Some(Task { role, path, system, most }) = child::task() else { return };
     match role.as_str() {
         "size" => limit(Limit::FileSize, most),
         "addresses" => limit(Limit::Addresses, most),
         "files" => limit(Limit::Files, most),
-        options if !own_shm(options) => std::process::exit(SKIPPED),
+        options if !own_shm(options) => child::answer(SKIPPED),
         _ => {}
     }
-    let done = system.open_with(Path::new(&path), 100, "&region=1MiB").and_then(|db| {
+    let done = system.open_with(&path, 100, "&region=1MiB").and_then(|db| {
         db.execute("INSERT INTO t(b) VALUES(1)", [])?;
         db.close().map_err(|(_, error)| error)
     });
-    let code = match done {
-        Ok(()) => OPENED,
-        Err(error) => {
-            eprintln!("{error}: {:?}", log::lines(&path));
-            REFUSED
-        }
-    };
-    std::process::exit(code);
+    let Err(error) = done else { child::answer(OPENED) };
+    eprintln!("{error}: {:?}", log::lines(&path.display().to_string()));
+    child::answer(REFUSED);
 }
 
 /// Opens a stock file in a child. True if that was refused, and the file was left as it should be.
 fn refused(role: &str, system: System, most: u64) -> bool {
     let scratch = system.scratch();
     let path = scratch.path("stock.db");
-    let stock = Connection::open(&path).expect("creates");
-    stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
-    drop(stock);
-    let output = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "in_a_child", "--nocapture"])
-        .env("NVLITE_TEST_ROLE", role)
-        .env("NVLITE_TEST_PATH", &path)
-        .env("NVLITE_TEST_SYSTEM", system.name())
-        .env("NVLITE_TEST_LIMIT", most.to_string())
-        .output()
-        .expect("a child");
-    let said = String::from_utf8_lossy(&output.stderr);
+    stock_file(&path).expect("stock");
+    let Some((code, said)) = child::run(role, &path, system, most) else { return true };
     let context = format!("{system:?}, {role}, {most}: {said}");
-    assert_eq!(output.status.signal(), None, "{context}: a signal");
-    let code = output.status.code().unwrap_or(0);
-    if code == SKIPPED {
-        println!("skipped: a mount namespace needs root");
-        return true;
-    }
     assert!([OPENED, REFUSED].contains(&code), "{context}");
     assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}");
     // whoever made an empty region file and then could not lock it must leave it: another may have
@@ -147,9 +120,7 @@ fn a_base_that_cannot_be_looked_at_again() {
         for left in 0.. {
             let scratch = system.scratch();
             let path = scratch.path("stock.db");
-            let stock = Connection::open(&path).expect("creates");
-            stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("stock");
-            drop(stock);
+            stock_file(&path).expect("stock");
             let base = Arc::new(Failing { inner: PlainBase::new(&path), left: AtomicU32::new(left) });
             let options = Options { medium: Some(kind), region: 1 << 20, ..Options::default() };
             let attached = Store::attach(base, &options);

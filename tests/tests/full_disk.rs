@@ -4,29 +4,86 @@
 
 #![allow(clippy::panic)]
 
+use nvlite_tests::child::{self, SKIPPED};
 use nvlite_tests::limits::{Limit, fill, limit, own_shm};
 use nvlite_tests::needs;
-use nvlite_tests::sql::{System, integrity, log, stock_integrity};
+use nvlite_tests::sql::{System, integrity, log, stock_file, stock_integrity};
 use rusqlite::{Connection, ErrorCode};
+use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fmt;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-/// A small tmpfs.
-struct Mount {
+/// A small tmpfs with one database.
+struct Small {
     dir: tempfile::TempDir,
+    system: System,
+    /// KiB that are left when it is full.
+    left: u64,
 }
 
-impl Mount {
-    fn new(kib: u64) -> Option<Mount> {
+impl Small {
+    fn new(system: System, kib: u64, left: u64) -> Option<Small> {
         let dir = tempfile::tempdir().expect("a directory");
-        needs::tmpfs(dir.path(), kib).then_some(Mount { dir })
+        needs::tmpfs(dir.path(), kib).then_some(Small { dir, system, left })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("full.db")
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.dir.path().join("filler")
+    }
+
+    fn open(&self) -> rusqlite::Result<Connection> {
+        self.system.open_with(&self.path(), 100, "&region=1MiB")
+    }
+
+    fn fill(&self) {
+        fill(&self.filler(), self.left << 10);
+    }
+
+    /// A database with one row, which was opened before the disk was filled.
+    fn filled_under(&self, pragma: &str) -> Connection {
+        let db = self.open().unwrap_or_else(|e| panic!("{self}: {e}"));
+        db.execute_batch(pragma).expect("a pragma");
+        db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("there is room");
+        insert(&db, 10).expect("there is room");
+        self.fill();
+        db
+    }
+
+    /// What was committed is there, what failed is not: before and after a close on the full disk.
+    fn keeps(&self, db: Connection, rows: i64, more: impl Fn(&Connection) -> rusqlite::Result<()>) {
+        assert_eq!(count(&db), rows, "{self}");
+        assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{self}");
+        assert!(db.close().is_ok(), "{self}: closing");
+        self.goes_on(rows, more);
+    }
+
+    /// As [`keeps`](Self::keeps) for a closed database. With room again, there can be `more`.
+    fn goes_on(&self, rows: i64, more: impl Fn(&Connection) -> rusqlite::Result<()>) {
+        make_room(&self.filler());
+        let told = || log::lines(&self.path().display().to_string());
+        let db = self.open().unwrap_or_else(|e| panic!("{self}: reopen: {e} {:?}", told()));
+        assert_eq!(count(&db), rows, "{self}: after a close on a full disk");
+        more(&db).unwrap_or_else(|e| panic!("{self}: with room again: {e} {:?}", told()));
+        assert!(count(&db) > rows, "{self}");
+        assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{self}");
+        drop(db);
+        assert_eq!(stock_integrity(&self.path()).as_deref(), Ok("ok"), "{self}: {:?}", told());
     }
 }
 
-impl Drop for Mount {
+impl fmt::Display for Small {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {} KiB left", self.system, self.left)
+    }
+}
+
+impl Drop for Small {
     fn drop(&mut self) {
         if let Some(path) = self.dir.path().to_str().and_then(|path| CString::new(path).ok()) {
             // SAFETY: the string ends with a zero and outlives the call.
@@ -63,28 +120,47 @@ const NO_ROOM: &[&str] = &["no space left on device", "cannot allocate memory"];
 const BEYOND: u32 = 8;
 
 /// The error of a full disk: SQLite's text says what, the log says which file and why. Answers file and operation.
-fn told_of_no_room(error: &rusqlite::Error, path: &Path, context: &str) -> String {
-    assert!(error.to_string().contains("full"), "{context}: {error}");
-    log::told(path, NO_ROOM).unwrap_or_else(|said| panic!("{context}: {said}"));
+fn told_of_no_room(error: &rusqlite::Error, disk: &Small) -> String {
+    assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull), "{disk}: {error}");
+    assert!(error.to_string().contains("full"), "{disk}: {error}");
+    log::told(&disk.path(), NO_ROOM).unwrap_or_else(|said| panic!("{disk}: {said}"));
     // "nvlite: FILE: no room for OPERATION: CAUSE", with the database before FILE if its name does not tell
-    let lines = log::lines(&path.display().to_string());
+    let base = disk.path().display().to_string();
+    let lines = log::lines(&base);
     let mut told = lines.iter().filter(|line| line.contains(": no room for ") || line.contains(": no space"));
-    let last = told.next_back().unwrap_or_else(|| panic!("{context}: {lines:?}"));
+    let last = told.next_back().unwrap_or_else(|| panic!("{disk}: {lines:?}"));
     let (files, rest) = last.split_once(": no room for ").expect("just found");
     let file = files.rsplit(' ').next().unwrap_or(files);
-    let base = path.display().to_string();
-    assert!(file.starts_with(&base) || file.contains("/nvlite-"), "{context}: the log names no file of ours: {last}");
+    assert!(file.starts_with(&base) || file.contains("/nvlite-"), "{disk}: the log names no file of ours: {last}");
     let short = file.strip_prefix(&base).map_or("mapping".to_owned(), |side| format!("base{side}"));
     format!("{short}: {}", rest.split(':').next().unwrap_or(rest))
 }
 
-/// How often each file and operation was the one that met the end of the room.
+/// What came of more and more room.
 #[derive(Default)]
-struct Met(std::collections::BTreeMap<String, u32>);
+struct Outcomes {
+    /// How often each file and operation was the one that met the end of the room.
+    met: BTreeMap<String, u32>,
+    /// How often there was enough.
+    done: u32,
+}
 
-impl Met {
-    fn note(&mut self, what: String) {
-        *self.0.entry(what).or_default() += 1;
+impl Outcomes {
+    /// Whether there was room; there must be if less was enough.
+    fn note(&mut self, disk: &Small, outcome: rusqlite::Result<()>) -> bool {
+        let Err(failed) = outcome else {
+            self.done += 1;
+            return true;
+        };
+        *self.met.entry(told_of_no_room(&failed, disk)).or_default() += 1;
+        assert_eq!(self.done, 0, "{disk}: with less room it went through");
+        false
+    }
+
+    /// Says them; both must have been met.
+    fn reach_from_one_to_the_other(self, system: System) {
+        println!("{system:?}: {:?}, {} went through", self.met, self.done);
+        assert!(self.done == BEYOND && !self.met.is_empty(), "{system:?}: the steps do not");
     }
 }
 
@@ -92,91 +168,44 @@ impl Met {
 fn a_full_disk_is_an_error_and_nothing_more() {
     log::listen();
     for system in System::NVLITE {
-        let mut met = Met::default();
+        let mut outcomes = Outcomes::default();
         // What is there when the disk fills is allocated in larger pieces than this, but written in pieces of this.
         for left in (0..512).step_by(4).chain((512..=1536).step_by(64)) {
-            let Some(mount) = Mount::new(12 << 10) else { return };
-            let context = format!("{system:?}, {left} KiB left");
-            let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
-            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: {e}"));
-            db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").unwrap_or_else(|e| panic!("{context}: {e}"));
-            insert(&db, 10).expect("there is room");
-            fill(&filler, left << 10);
+            let Some(disk) = Small::new(system, 12 << 10, left) else { return };
+            let db = disk.filled_under("");
             let mut rows = 1;
             let failed = loop {
                 match insert(&db, 3000) {
                     Ok(()) => rows += 1,
-                    Err(e) => break e,
+                    failed => break failed,
                 }
-                assert!(rows < 10_000, "{context}: the disk never fills");
+                assert!(rows < 10_000, "{disk}: the disk never fills");
             };
-            assert_eq!(failed.sqlite_error_code(), Some(ErrorCode::DiskFull), "{context}: {failed}");
-            met.note(told_of_no_room(&failed, &path, &context));
-            assert_eq!(count(&db), rows, "{context}: what was committed is there, what failed is not");
-            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
-            // Closed while there is no room, and opened again.
-            let closed = db.close();
-            assert!(closed.is_ok(), "{context}: closing");
-            make_room(&filler);
-            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: reopen: {e}"));
-            assert_eq!(count(&db), rows, "{context}: after a close on a full disk");
-            let told = || log::lines(&path.display().to_string());
-            insert(&db, 3000).unwrap_or_else(|e| panic!("{context}: with room again: {e} {:?}", told()));
-            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
-            drop(db);
-            assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}: {:?}", told());
+            outcomes.note(&disk, failed);
+            disk.keeps(db, rows, |db| insert(db, 3000));
         }
-        println!("{system:?}: {:?}", met.0);
+        println!("{system:?}: {:?}", outcomes.met);
     }
 }
 
 #[test]
 fn a_full_disk_in_a_large_transaction_is_an_error_and_nothing_more() {
     log::listen();
+    // Larger than the fast tier, and than SQLite's cache: through shadow blocks of the cold file.
+    let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                 INSERT INTO t(b) SELECT randomblob(3900) FROM n";
     for system in System::NVLITE {
-        let (mut met, mut done) = (Met::default(), 0);
+        let mut outcomes = Outcomes::default();
         for left in (0..8192).step_by(16) {
-            let Some(mount) = Mount::new(16 << 10) else { return };
-            let context = format!("{system:?}, {left} KiB left");
-            let (path, filler) = (mount.dir.path().join("full.db"), mount.dir.path().join("filler"));
-            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: {e}"));
-            db.execute_batch("PRAGMA cache_size=20; CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("there is room");
-            insert(&db, 10).expect("there is room");
-            fill(&filler, left << 10);
-            // Larger than the fast tier, and than SQLite's cache: through shadow blocks of the cold file.
-            let large = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)
-                         INSERT INTO t(b) SELECT randomblob(3900) FROM n";
-            let rows = match db.execute_batch(large) {
-                Ok(()) => {
-                    done += 1;
-                    501
-                }
-                Err(failed) => {
-                    assert_eq!(failed.sqlite_error_code(), Some(ErrorCode::DiskFull), "{context}: {failed}");
-                    assert_eq!(done, 0, "{context}: with less room it went through");
-                    met.note(told_of_no_room(&failed, &path, &context));
-                    1
-                }
-            };
-            assert_eq!(count(&db), rows, "{context}: all of it or nothing");
-            assert_eq!(integrity(&db).as_deref(), Ok("ok"), "{context}");
-            assert!(db.close().is_ok(), "{context}: closing");
-            make_room(&filler);
-            let db = system.open_with(&path, 100, "&region=1MiB").unwrap_or_else(|e| panic!("{context}: reopen: {e}"));
-            assert_eq!(count(&db), rows, "{context}: after a close on a full disk");
-            let told = || log::lines(&path.display().to_string());
-            db.execute_batch(large).unwrap_or_else(|e| panic!("{context}: with room again: {e} {:?}", told()));
-            drop(db);
-            assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{context}: {:?}", told());
-            if done == BEYOND {
+            let Some(disk) = Small::new(system, 16 << 10, left) else { return };
+            let db = disk.filled_under("PRAGMA cache_size=20");
+            let all = outcomes.note(&disk, db.execute_batch(large));
+            disk.keeps(db, if all { 501 } else { 1 }, |db| db.execute_batch(large));
+            if outcomes.done == BEYOND {
                 break;
             }
         }
-        println!("{system:?}: {:?}, {done} went through", met.0);
-        assert!(
-            done == BEYOND && !met.0.is_empty(),
-            "{system:?}: the steps do not reach from one outcome to the other"
-        );
+        outcomes.reach_from_one_to_the_other(system);
     }
 }
 
@@ -184,64 +213,49 @@ fn a_full_disk_in_a_large_transaction_is_an_error_and_nothing_more() {
 fn an_open_on_a_full_disk_is_an_error() {
     log::listen();
     for system in System::NVLITE {
-        let (mut met, mut done) = (Met::default(), 0);
+        let mut outcomes = Outcomes::default();
         for left in (0..4096).step_by(4) {
-            let Some(mount) = Mount::new(8 << 10) else { return };
-            let context = format!("{system:?}, {left} KiB left");
-            let path = mount.dir.path().join("full.db");
-            let stock = Connection::open(&path).expect("creates");
-            stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)").expect("stock");
-            drop(stock);
-            let filler = mount.dir.path().join("filler");
-            fill(&filler, left << 10);
-            let opened = system.open_with(&path, 100, "&region=1MiB");
-            let rows = match opened.and_then(|db| insert(&db, 10)) {
-                Ok(()) => {
-                    done += 1;
-                    2
-                }
-                Err(failed) => {
-                    let code = failed.sqlite_error_code();
-                    assert_eq!(code, Some(ErrorCode::DiskFull), "{context}: {failed}");
-                    assert_eq!(done, 0, "{context}: with less room it went through");
-                    met.note(told_of_no_room(&failed, &path, &context));
-                    1
-                }
-            };
-            make_room(&filler);
-            let db = system.open_with(&path, 100, "&region=1MiB").expect("opens with room");
-            assert_eq!(count(&db), rows, "{context}");
-            insert(&db, 10).unwrap_or_else(|e| {
-                panic!("{context}: with room again: {e} {:?}", log::lines(&path.display().to_string()))
-            });
-            assert_eq!(count(&db), rows + 1, "{context}");
-            if done == BEYOND {
+            let Some(disk) = Small::new(system, 8 << 10, left) else { return };
+            stock_file(&disk.path()).expect("there is room");
+            disk.fill();
+            let all = outcomes.note(&disk, disk.open().and_then(|db| insert(&db, 10)));
+            disk.goes_on(if all { 2 } else { 1 }, |db| insert(db, 10));
+            if outcomes.done == BEYOND {
                 break;
             }
         }
-        println!("{system:?}: {:?}, {done} went through", met.0);
-        assert!(
-            done == BEYOND && !met.0.is_empty(),
-            "{system:?}: the steps do not reach from one outcome to the other"
-        );
+        outcomes.reach_from_one_to_the_other(system);
     }
 }
 
-/// In the child: what the parent asked for by environment.
-fn child(role: &str, path: &Path, system: System) -> i32 {
-    if role == "limit" {
-        let bytes: u64 = std::env::var("NVLITE_TEST_LIMIT").ok().and_then(|n| n.parse().ok()).expect("a limit");
-        limit(Limit::FileSize, bytes);
-    } else if role == "shm" {
-        return match own_shm("size=64m") {
-            true => beyond_shm(path, system),
-            false => SKIPPED,
-        };
-    } else {
-        // The calls themselves, for this thread and those it starts: the C library would signal the other threads.
-        // SAFETY: plain system calls.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_setgid, 65534) | libc::syscall(libc::SYS_setuid, 65534) }, 0);
-    }
+/// Not a test of its own: what the others run in a process of its own.
+#[test]
+fn in_a_child() {
+    log::listen();
+    let Some(task) = child::task() else { return };
+    child::answer(match task.role.as_str() {
+        "shm" if !own_shm("size=64m") => SKIPPED,
+        "shm" => beyond_shm(&task.path, task.system),
+        "limit" => {
+            limit(Limit::FileSize, task.most);
+            insert_many(&task.path, task.system)
+        }
+        _ => {
+            // The calls themselves, for this thread and those it starts: the C library would signal the other threads.
+            // SAFETY: plain system calls.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setgid, 65534) | libc::syscall(libc::SYS_setuid, 65534) }, 0);
+            insert_many(&task.path, task.system)
+        }
+    });
+}
+
+/// All is well.
+const FINE: i32 = 2;
+/// Something that is expected of none.
+const OTHER: i32 = 3;
+
+/// Inserts until it fails, and answers how.
+fn insert_many(path: &Path, system: System) -> i32 {
     let work = || -> rusqlite::Result<()> {
         let db = system.open_with(path, 100, "&region=1MiB")?;
         for _ in 0..3000 {
@@ -249,19 +263,16 @@ fn child(role: &str, path: &Path, system: System) -> i32 {
         }
         Ok(())
     };
-    let Err(error) = work() else { return 0 };
+    let Err(error) = work() else { return FINE };
     eprintln!("errmsg: {error}");
     log::lines("").iter().for_each(|line| eprintln!("log: {line}"));
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => 13,
         Some(ErrorCode::CannotOpen) => 14,
         Some(ErrorCode::ReadOnly) => 8,
-        _ => 1,
+        _ => OTHER,
     }
 }
-
-/// The exit status, less 100, of a child that may not do what it is there for.
-const SKIPPED: i32 = 50;
 
 /// Works on more than shared memory has room for, which somebody else has filled in the meantime.
 fn beyond_shm(path: &Path, system: System) -> i32 {
@@ -278,14 +289,14 @@ fn beyond_shm(path: &Path, system: System) -> i32 {
             (0..3500).try_for_each(|_| insert(&db, 3000))?;
             db.execute_batch("COMMIT; UPDATE t SET b=randomblob(2000)")?;
         }
-        assert_eq!((integrity(&db)?.as_str(), count(&db)), ("ok", if ram { 2501 } else { 6001 }));
+        assert_eq!((integrity(&db)?.as_str(), count(&db)), ("ok", if ram { 2502 } else { 6002 }));
         db.close().map_err(|(_, error)| error)
     };
     match work() {
-        Ok(()) => 2,
+        Ok(()) => FINE,
         Err(error) => {
             eprintln!("{error} {:?}", log::lines("nvlite"));
-            1
+            OTHER
         }
     }
 }
@@ -296,46 +307,17 @@ fn shared_memory_that_is_too_small_is_a_smaller_fast_tier() {
     for system in System::NVLITE {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("large.db");
-        let db = Connection::open(&path).expect("creates");
-        db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("stock");
-        drop(db);
-        match run_child("shm", &path, system, 0) {
-            (SKIPPED, _) => return needs::skipped("right to a mount namespace"),
-            (code, said) => assert_eq!(code, 2, "{system:?}: {said}"),
-        }
+        stock_file(&path).expect("stock");
+        let Some((code, said)) = child::run("shm", &path, system, 0) else { return };
+        assert_eq!(code, FINE, "{system:?}: {said}");
         assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{system:?}");
     }
-}
-
-/// Not a test of its own: what the others run in a process of its own.
-#[test]
-fn in_a_child() {
-    log::listen();
-    let Ok(role) = std::env::var("NVLITE_TEST_ROLE") else { return };
-    let path = std::env::var("NVLITE_TEST_PATH").expect("a path");
-    let system = std::env::var("NVLITE_TEST_SYSTEM").ok().and_then(|name| System::named(&name)).expect("a system");
-    std::process::exit(100 + child(&role, Path::new(&path), system));
-}
-
-/// Runs the role in a child; its exit status, less 100, and what it said.
-fn run_child(role: &str, path: &Path, system: System, limit: u64) -> (i32, String) {
-    let output = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "in_a_child", "--nocapture"])
-        .env("NVLITE_TEST_ROLE", role)
-        .env("NVLITE_TEST_PATH", path)
-        .env("NVLITE_TEST_SYSTEM", system.name())
-        .env("NVLITE_TEST_LIMIT", limit.to_string())
-        .output()
-        .expect("a child");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.signal(), None, "a signal: {role}, {system:?}, {limit}: {said}");
-    (output.status.code().unwrap_or(0) - 100, said)
 }
 
 /// Runs the role in a child. It must end with one of `codes`, whose text SQLite must tell, and have logged a line that names
 /// a file of the database and one of `causes`.
 fn in_child(role: &str, path: &Path, system: System, limit: u64, codes: &[(i32, &str)], causes: &[&str]) -> String {
-    let (code, said) = run_child(role, path, system, limit);
+    let (code, said) = child::run(role, path, system, limit).expect("needs no right");
     let context = format!("{role}, {system:?}, {limit}: {said}");
     let Some((_, text)) = codes.iter().find(|(wanted, _)| *wanted == code) else { panic!("code {code}: {context}") };
     let texts = said.lines().find(|line| line.starts_with("errmsg: ") && line.contains(text));
@@ -379,9 +361,7 @@ fn a_directory_that_is_not_writable_is_an_error() {
         for (dir_mode, file_mode) in [(0o555, 0o666), (0o555, 0o444), (0o777, 0o444)] {
             let scratch = system.scratch();
             let path = scratch.path("others.db");
-            let stock = Connection::open(&path).expect("creates");
-            stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("stock");
-            drop(stock);
+            stock_file(&path).expect("stock");
             let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
             set(&path, file_mode);
             set(path.parent().expect("a directory"), dir_mode);

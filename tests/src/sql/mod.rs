@@ -136,3 +136,11 @@ pub fn integrity(db: &Connection) -> rusqlite::Result<String> {
 pub fn stock_integrity(path: &Path) -> rusqlite::Result<String> {
     integrity(&Connection::open(path)?)
 }
+
+/// Makes a stock file with a table `t` of one row.
+///
+/// # Errors
+/// As SQLite says.
+pub fn stock_file(path: &Path) -> rusqlite::Result<()> {
+    Connection::open(path)?.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t(b) VALUES(1)")
+}
