@@ -126,12 +126,13 @@ impl Engine {
     }
 
     /// Fixes the page size of a database without pages: durable before anything depends on it, in both copies of the
-    /// superblock, for one that does not know it is of no use when the other is damaged. A transaction that is rolled back
-    /// leaves it fixed, and the next may fix another. Under the writer lock.
+    /// superblock, for one that does not know it is of no use when the other is damaged. Their fences serve the entries, too:
+    /// a crash may leave the page size without them, but then nothing is retired, and recovery believes none and clears all.
+    /// A transaction that is rolled back leaves it fixed, and the next may fix another. Under the writer lock.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
+        self.pages.fix_page_size(page_size)?;
         self.update_superblock(|s| s.page_size = page_size)?;
-        self.update_superblock(|s| s.page_size = page_size)?;
-        self.pages.fix_page_size(page_size)
+        self.update_superblock(|s| s.page_size = page_size)
     }
 
     /// Makes everything committed durable, and writes homes as far as readers allow. Answers (durable, low-water mark). On

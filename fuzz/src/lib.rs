@@ -85,7 +85,10 @@ pub fn entry_mark(data: &[u8]) -> bool {
         assert_eq!(entry.encode(seed), words);
     }
     let entry = Entry { page: PageNo(words[0] as u32), birth: Jci(words[1]) };
-    assert_eq!(Entry::decode(seed, entry.encode(seed)), Some(entry).filter(|entry| entry.page.0 != 0));
+    assert_eq!(
+        Entry::decode(seed, entry.encode(seed)),
+        Some(entry).filter(|entry| entry.page.0 != 0 && entry.birth.0 != 0)
+    );
 
     let size = mark::page_size(&header);
     assert!(size.is_none_or(|size| size.is_power_of_two() && (512..=65536).contains(&size)));

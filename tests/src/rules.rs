@@ -36,7 +36,7 @@ impl Rig {
 
     /// A machine with empty media, for a region of this budget.
     pub fn with_budget(kind: MediumKind, budget: u64) -> Rig {
-        let media = Nvlite { kind, budget, finish: false }.media();
+        let media = Nvlite { kind, budget, finish: false, forges: false }.media();
         Rig { world: World::new(media, kind, Policy::Newest), kind, budget }
     }
 

@@ -18,7 +18,7 @@ fn crash(kind: MediumKind, shape: Shape, plan: Plan, seeds: u64) -> Report {
     let first = asked("NVLITE_CRASH_FIRST", 0);
     let mut total = Report::default();
     for seed in first..first + asked("NVLITE_CRASH_SEEDS", seeds) {
-        let subject = Nvlite { kind, budget: 160 << 10, finish: seed % 2 == 0 };
+        let subject = Nvlite { kind, budget: 160 << 10, finish: seed % 2 == 0, forges: false };
         let recording = record(&subject, shape, seed).unwrap_or_else(|e| panic!("{subject:?}, seed {seed}: {e}"));
         let report = explore(&subject, &recording, shape, plan, seed, None)
             .unwrap_or_else(|e| panic!("{subject:?}, seed {seed}: {e}"));

@@ -145,7 +145,7 @@ impl Start {
 
 /// Operations of a whole life fail in turn: after one, the one that is `step` further on.
 fn fail_everywhere(kind: MediumKind, shape: Shape, seed: u64, step: impl Fn(u64) -> u64) {
-    let subject = Nvlite { kind, budget: 160 << 10, finish: true };
+    let subject = Nvlite { kind, budget: 160 << 10, finish: true, forges: false };
     let steps = shape.history(seed);
     let (mut failed, mut survived) = (0, 0);
     for start in Start::all(&subject, &steps) {

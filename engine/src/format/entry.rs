@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | page, 0 for a free block |
 //! | 4 | 4 | check over page and birth, seeded with the region |
-//! | 8 | 8 | birth: JCI of the commit that made the block the page's place |
+//! | 8 | 8 | birth: JCI of the commit that made the block the page's place, from 1 |
 //!
 //! Both words are stored on their own and may be torn apart by a crash; the check tells. An entry whose birth lies above
 //! the low-water mark is not believed: its block may not be durable, and redo builds the page anew from the older place.
@@ -38,11 +38,12 @@ impl Entry {
         [u64::from(self.page.0) | check(seed, self.page, self.birth), self.birth.0]
     }
 
-    /// The entry that two words hold; `None` if free or torn.
+    /// The entry that two words hold; `None` if free or torn. No commit has number 0: before the first one is retired no
+    /// entry can be believed, whatever stands there.
     #[must_use]
     pub fn decode(seed: u64, words: [u64; 2]) -> Option<Entry> {
         let entry = Entry { page: PageNo(words[0] as u32), birth: Jci(words[1]) };
-        (entry.page.0 != 0 && entry.encode(seed) == words).then_some(entry)
+        (entry.page.0 != 0 && entry.birth != Jci::ZERO && entry.encode(seed) == words).then_some(entry)
     }
 }
 
@@ -59,5 +60,6 @@ mod tests {
         assert_eq!(Entry::decode(3, [old[0], new[1]]), None);
         assert_eq!(Entry::decode(4, new), None);
         assert_eq!(Entry::decode(3, [0, 0]), None);
+        assert_eq!(Entry::decode(3, Entry { page: PageNo(5), birth: Jci::ZERO }.encode(3)), None);
     }
 }

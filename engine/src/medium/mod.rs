@@ -96,8 +96,6 @@ sites! {
     MarkStock,
     /// Zeros where the entries are going to be of a database that gets another page size.
     ForgetEntries,
-    /// Before that page size is used.
-    ForgetFence,
     /// The complete stock file, before its region is removed.
     Unmark,
     /// The header of a base that reads unmarked, before a region that stands beside it is given up for that.

@@ -74,7 +74,8 @@ impl Pages {
     }
 
     /// Fixes the page size in this mapping: makes the arrays beside the blocks present, then publishes it. Another may have
-    /// been fixed, of which nothing was committed. Under the writer lock, or before anybody is attached.
+    /// been fixed, of which nothing was committed; then the entries are durable after the caller's next fence. Under the
+    /// writer lock, or before anybody is attached.
     pub fn fix_page_size(&self, page_size: u32) -> Result<()> {
         let head = self.shared.head();
         let before = head.page_size.load(R);
@@ -117,7 +118,6 @@ impl Pages {
         if let Some(pmem) = &self.pmem {
             pmem.zero(entries, len);
             pmem.flush(Site::ForgetEntries, entries, len);
-            pmem.fence(Site::ForgetFence);
         }
     }
 

@@ -7,6 +7,10 @@ use super::image::Image;
 use super::media::{SimBase, SimDisk, SimPmem};
 use super::model::Submission;
 use super::world::{Died, World};
+use nvlite_engine::base::checksum::seed;
+use nvlite_engine::base::{Incarnation, Jci, PageNo};
+use nvlite_engine::format::entry::Entry;
+use nvlite_engine::format::mark;
 use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
 use nvlite_engine::{
     BaseOpener, Durability, Error, MediumKind, Parts, Region, Session, Store, keep_unmarked, mapping_len,
@@ -28,8 +32,40 @@ pub struct Nvlite {
     pub kind: MediumKind,
     /// The budget.
     pub budget: u64,
-    /// Whether a clean close writes everything home (else the store is left as a dead process leaves it).
+    /// Whether a clean close writes everything home (else the store is left as a dead process leaves it); then a stock program
+    /// may cut off zeros that the last page ends in.
     pub finish: bool,
+    /// Whether the first transaction is one with another page size, whose pages hold [what they should not](forgery), and is
+    /// rolled back.
+    pub forges: bool,
+}
+
+/// Page size of that transaction, and how many pages it has, to fill most blocks.
+const FORGED: (usize, u64) = (4096, 46);
+
+/// Entries where the array is going to reach with small pages, and headers where the blocks will be that they name: of
+/// commits 0 to 11, of pages 1 to 8.
+fn forgery(seed: u64) -> Vec<u8> {
+    let entry = |i: u64| Entry { page: PageNo(1 + (i + 5) as u32 % 8), birth: Jci(i / 8) }.encode(seed);
+    let mut page: Vec<u8> = (0..96).flat_map(entry).flat_map(u64::to_le_bytes).collect();
+    let mut header = mark::empty(512);
+    header[28..32].copy_from_slice(&3_u32.to_be_bytes());
+    while page.len() < FORGED.0 {
+        page.extend_from_slice(&header[..512]);
+    }
+    page
+}
+
+/// An empty database gets the other page size, and loses it again.
+fn forge(store: &Arc<Store>) -> Result<(), String> {
+    let page = forgery(seed(store.region_id(), Incarnation(0)));
+    let mut session = text(store.session())?;
+    text(session.begin_write())?;
+    for n in 0..FORGED.1 {
+        text(session.write(n * FORGED.0 as u64, &page))?;
+    }
+    session.end_write();
+    Ok(())
 }
 
 fn text<T>(result: nvlite_engine::Result<T>) -> Result<T, String> {
@@ -46,6 +82,21 @@ impl Nvlite {
             world.renew(REGION);
         }
         Ok(())
+    }
+
+    /// What stock SQLite takes for the same: without zeros that the last page ends in.
+    fn shorten(&self, world: &Arc<World>) -> Result<(), String> {
+        let handle = text(SimBase::new(world, BASE).open())?;
+        let mut header = [0; mark::HEADER];
+        text(handle.read_at(0, &mut header))?;
+        let (len, size) = (text(handle.len())?, mark::page_size(&header).unwrap_or(0));
+        if len <= u64::from(size) {
+            return Ok(()); // page 1, which says so much, or nothing
+        }
+        let mut last = vec![0; size as usize];
+        text(handle.read_at(len - u64::from(size), &mut last))?;
+        let zeros = last[1..].iter().rev().take_while(|byte| **byte == 0).count();
+        text(handle.set_len(len - zeros as u64))
     }
 
     fn region(&self, world: &Arc<World>) -> Region {
@@ -106,7 +157,12 @@ impl Subject for Nvlite {
     fn open_shared(&self, world: &Arc<World>) -> Result<NvliteDb, String> {
         let others = Others { dir: tempfile::tempdir().map_err(|e| e.to_string())?, alive: Arc::default(), last: 1 };
         let segment = text(Segment::create(&others.mapping(), mapping_len(self.budget, self.kind)))?;
-        self.open_over(world, segment, others.liveness(1), Some(others))
+        let first = world.events() == 0;
+        let db = self.open_over(world, segment, others.liveness(1), Some(others))?;
+        if self.forges && first {
+            forge(&db.store)?;
+        }
+        Ok(db)
     }
 }
 
@@ -279,13 +335,16 @@ impl Db for NvliteDb {
     fn close(self) -> Result<(), String> {
         let NvliteDb { sessions, readers, store, subject, world, .. } = self;
         drop((sessions, readers));
-        if subject.finish && !text(store.finish())? {
+        if !subject.finish {
+            return text(store.close());
+        }
+        if !text(store.finish())? {
             return Err("the store did not finish".to_owned());
         }
         text(store.close())?;
         if subject.finish {
             world.renew(REGION); // removed, and for good at once
         }
-        Ok(())
+        subject.shorten(&world)
     }
 }
