@@ -49,6 +49,7 @@ impl Engine {
             ("jci_oldest_reader", oldest),
             ("readers", readers),
             ("connections", connections as u64),
+            ("slots", slots.used().count() as u64),
             ("queue", u64::from(head.writer.waiting(self.shared.slots()))),
             ("commits", read(&c.commits)),
             ("batches", read(&c.batches)),

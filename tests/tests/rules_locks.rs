@@ -257,11 +257,11 @@ fn a_close_that_is_refused_leaves_no_slot_behind() {
     let s = store.session().unwrap();
     for _ in 0..3 {
         // it takes its slot at its first turn
-        let (before, began) = (stat(&store, "connections"), Instant::now());
-        while stat(&store, "connections") == before && began.elapsed() < Duration::from_secs(5) {
+        let (before, began) = (stat(&store, "slots"), Instant::now());
+        while stat(&store, "slots") == before && began.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(stat(&store, "connections"), 3, "the store, its thread, and one connection");
+        assert_eq!(stat(&store, "slots"), 3, "the store, its thread, and one connection");
         assert!(matches!(store.clone().close(), Err(Error::Busy(_))));
     }
     drop(s);

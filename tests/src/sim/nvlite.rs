@@ -342,9 +342,7 @@ impl Db for NvliteDb {
             return Err("the store did not finish".to_owned());
         }
         text(store.close())?;
-        if subject.finish {
-            world.renew(REGION); // removed, and for good at once
-        }
+        world.renew(REGION); // removed, and for good at once
         subject.shorten(&world)
     }
 }
