@@ -82,7 +82,8 @@ fn media(site: Site) -> &'static [MediumKind] {
 /// Histories with which the loss of a site is likely to show, to save time; should it not, all are tried.
 fn sooner(site: Site) -> &'static [u64] {
     match site {
-        Site::FinishRecord | Site::FinishFence | Site::DropRecord | Site::DropFence => &[4],
+        Site::FinishRecord | Site::FinishFence | Site::DropFence => &[4],
+        Site::DropRecord => &[94],
         Site::ShadowFence | Site::RecoverEntry | Site::RecoverHomeward => &[11, 23],
         Site::RecoverFresh => &[5],
         Site::ShadowCold => &[2],
