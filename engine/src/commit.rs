@@ -273,6 +273,9 @@ impl Engine {
         }
         // it may have; to say so of one that did not only makes what an earlier one cut off wait for more readers
         head.shrunk.store(jci.0, R);
+        // the order of `publish`: a flush leader that sees the commit sees where it ends
+        let end = head.pending_pos.load(R) + parts.len() as u64;
+        head.published_pos.fetch_max(end, Ordering::AcqRel);
         head.clock.publish(jci);
         Ok(())
     }

@@ -82,7 +82,7 @@ impl Engine {
             self.gather(durable);
         }
         let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
-        let end = self.await_published(slot, end)?;
+        self.await_published(slot, end)?;
         let jci = head.clock.published();
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
@@ -154,16 +154,13 @@ impl Engine {
         }
     }
 
-    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead, or stopped. Answers where
-    /// the batch ends: before that commit, if it does not come and begins in another block. Who is stopped within the last block
-    /// of those before it is waited for: that block is not written twice (P18).
-    fn await_published(&self, slot: SlotNo, end: u64) -> Result<u64> {
+    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead, or stopped.
+    fn await_published(&self, slot: SlotNo, end: u64) -> Result<()> {
         let head = self.shared.head();
         let mut turns = 0u32;
         loop {
-            let published = head.published_pos.load(Ordering::Acquire);
-            if published >= end || head.pending_jci.load(Ordering::Acquire) == 0 {
-                return Ok(end);
+            if head.published_pos.load(Ordering::Acquire) >= end || head.pending_jci.load(Ordering::Acquire) == 0 {
+                return Ok(());
             }
             if turns < TURNS {
                 spin();
@@ -175,10 +172,6 @@ impl Engine {
                 head.writer.release(self.shared.slots(), slot);
             }
             self.shared.check()?;
-            let position = head.pending_pos.load(Ordering::Acquire); // all ones until it is known
-            if position != u64::MAX && position >= published.next_multiple_of(BLOCK_SLOTS) {
-                return Ok(published);
-            }
         }
     }
 
