@@ -24,7 +24,7 @@ use crate::engine::{Engine, Region};
 use crate::format::layout::Layout;
 use crate::format::mark;
 use crate::format::superblock::{self, Superblock};
-use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, is_network_fs, is_tmpfs, probe, sync_dir};
+use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, Site, is_network_fs, is_tmpfs, probe, sync_dir};
 use crate::shared::Places;
 use crate::shm::{AttachLock, Liveness, Segment};
 use crate::stats::medium_name;
@@ -365,7 +365,7 @@ fn first(
     let Start { superblock, beside, adopted } = start;
     let Beside { region, cold, cold_is_new, segment, path, nonce } = beside;
     if cold_is_new && !adopted {
-        sync_dir(&files.dir)?; // an adoption has synced all that it made
+        sync_dir(&files.dir, Site::ColdName)?; // an adoption has synced all that it made
     }
     let mapping_len = segment.len();
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
@@ -487,9 +487,9 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
         // before the mark, which a failure would have to take off again
         let beside = Beside::open(files, &superblock)?;
         let mark = || {
-            sync_dir(&files.dir)?;
+            sync_dir(&files.dir, Site::SideNames)?;
             if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
-                sync_dir(parent)?;
+                sync_dir(parent, Site::BaseName)?;
             }
             assemble::mark_base(handle, id)
         };
@@ -531,7 +531,7 @@ fn set_aside(files: &SideFiles, id: &str) -> Result<()> {
         if path.exists() {
             let to = stale(path, id, n);
             rename_to_new(path, &to).map_err(|e| Error::io(path, "set aside", e))?;
-            sync_dir(&files.dir)?;
+            sync_dir(&files.dir, Site::AsideNames)?;
             // its commits are not in the database that is opened, and its owner may miss them
             tracing::warn!(to = %to.display(), "set aside what is not of this database");
         }
@@ -592,7 +592,7 @@ impl Attached {
         }
         if done? {
             discard(&files)?;
-            sync_dir(&files.dir)?;
+            sync_dir(&files.dir, Site::GoneNames)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ fn reads_past_the_end_are_zeros_and_say_so() -> Result<()> {
     assert!(disk.is_empty()?);
     disk.write_at(10, b"abc")?;
     disk.sync(Site::ShadowCold)?;
-    sync_dir(dir.path())?;
+    sync_dir(dir.path(), Site::SideNames)?;
     let mut got = [0xEE; 8];
     assert_eq!(disk.read_at(8, &mut got)?, 5);
     assert_eq!(&got, b"\0\0abc\0\0\0");

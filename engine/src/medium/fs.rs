@@ -1,5 +1,6 @@
 //! What the file system is, and files in it.
 
+use super::Site;
 use crate::base::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -50,7 +51,7 @@ pub fn is_network_fs(magic: u64) -> bool {
 }
 
 /// Makes a creation, renaming or removal in `dir` persistent.
-pub fn sync_dir(dir: &Path) -> Result<()> {
+pub fn sync_dir(dir: &Path, _site: Site) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, "sync the directory", e))
 }
 

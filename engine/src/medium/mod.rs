@@ -116,6 +116,16 @@ sites! {
     RecoverEntry,
     /// Before the superblock of the next incarnation.
     RecoverFence,
+    /// The names of a new region and cold file, before the mark that sends who opens the base to them.
+    SideNames,
+    /// The name of the base, where they are elsewhere: nobody may find the region without it.
+    BaseName,
+    /// The name of a cold file that was missing, before the log names blocks of it.
+    ColdName,
+    /// Names of what is set aside, before others take their old ones.
+    AsideNames,
+    /// The names of side files, gone when a clean close returns.
+    GoneNames,
 }
 
 /// Byte-addressable memory that outlives the process. Offsets are bytes from its start.

@@ -32,7 +32,7 @@ pub fn run(dir: &Path, name: &str, kind: MediumKind) -> Finding<String> {
     if kind != MediumKind::Dax {
         // Only what MAP_SYNC adds is to be missing, not the file itself.
         region.file().sync_all().map_err(|e| e.to_string())?;
-        sync_dir(dir).map_err(|e| e.to_string())?;
+        sync_dir(dir, Site::SideNames).map_err(|e| e.to_string())?;
     }
     for n in 1..PAGES {
         if n % CHUNK == 1 {
