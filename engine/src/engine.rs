@@ -413,10 +413,12 @@ impl Engine {
         let head = self.shared.head();
         let mut next = self.region.superblock()?;
         change(&mut next);
-        next.sequence = next.sequence.max(head.superblock_sequence.load(Ordering::Relaxed)) + 1;
-        head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
+        // Over the copy that is not durable, though it may hold: who died in the middle of this has left it.
+        let durable = head.superblock_sequence.load(Ordering::Relaxed);
+        next.sequence += if next.sequence.abs_diff(durable).is_multiple_of(2) { 1 } else { 2 };
         // what became of this copy is not known then: the next attempt would be on the other, which is good
         self.region.write_superblock(&next).map_err(|error| self.shared.fail(&error))?;
+        head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
         let counters = &head.counters;
         tally(if self.mapped() { &counters.fences } else { &counters.syncs }, 1);
         Ok(())

@@ -264,8 +264,10 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
         let detail = format!("it knows no page size, but there are commits up to {}", log.end);
         return Err(Error::corrupt(region.path(), "superblock", detail));
     }
-    if let Region::Disk(disk) = region {
-        rewrite(disk.as_ref(), superblock, &log)?;
+    match region {
+        Region::Disk(disk) => rewrite(disk.as_ref(), superblock, &log)?,
+        // who is gone may have died before it was durable, and the other copy is going to be written over
+        Region::Pmem(_) => region.write_superblock(superblock)?,
     }
     if superblock.page_size != 0 {
         let mut homes = Homes::new(superblock, pages, base)?;

@@ -82,7 +82,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `written_pos` | the flush leader, only up. Stale: a waiter looks again, under the flush lock |
 /// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
 /// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
-/// | `superblock_sequence` | who changes the superblock, under the lock that this takes; read by nobody else |
+/// | `superblock_sequence` | who changes the superblock, under the lock that this takes, when it is durable; read by nobody else |
 /// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
 /// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |

@@ -266,3 +266,48 @@ fn p17_entries_are_cleared_in_order_after_a_repair() {
     let first = asked("NVLITE_CRASH_FIRST", 0);
     (first..first + asked("NVLITE_CRASH_SEEDS", 40)).for_each(takes_over_after_a_death);
 }
+
+/// A process that lives, beside one that has died in front of the `n`-th operation of a checkpoint, if there are as many.
+fn dies_in_checkpoint(processes: &Processes, n: u64) -> (Arc<Store>, bool) {
+    let living = processes.start(1, |region| region).unwrap();
+    let (dying, mortal) = processes.start_mortal(2).unwrap();
+    let mut s = dying.session().unwrap();
+    (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
+    mortal.dies_after(n);
+    let died = mortal.dies_in(move || dying.checkpoint().map(|_| s));
+    processes.kill(2);
+    (living, died)
+}
+
+#[test]
+fn p13_a_superblock_that_the_dead_left_is_durable_before_the_other_is_written_over() {
+    // Failure: who dies before the superblock that it wrote is durable leaves one that reads well. The next is written over the
+    // other copy, and a power cut takes both.
+    for (n, all) in (0..).flat_map(|n| [(n, false), (n, true)]) {
+        let rig = Rig::new(Dax);
+        let processes = Processes::new(&rig).unwrap();
+        let (living, died) = dies_in_checkpoint(&processes, n);
+        let from = rig.world.events();
+        if all {
+            processes.kill(1);
+            rig.open().unwrap();
+        } else {
+            living.checkpoint().unwrap();
+        }
+        let sites = [Site::Superblock, Site::SuperblockFence].into_iter();
+        let points: BTreeSet<usize> =
+            sites.flat_map(|site| rig.world.positions(site)).filter(|at| *at >= from).collect();
+        for at in points {
+            let lots = (0..4).map(|lot| Policy::Units(mix(n, lot)));
+            for policy in lots.chain([Policy::Oldest, Policy::Newest]) {
+                let what = format!("operation {n}, all dead: {all}, event {at}, {policy:?}");
+                let after = rig.from_image(rig.world.crash_at(at), policy).open();
+                let after = after.unwrap_or_else(|error| unreachable!("{what}: {error}"));
+                assert_eq!(found(&after, 2..=4), [Some(3); 3], "{what}");
+            }
+        }
+        if all && !died {
+            return assert!(n > 4, "{n} operations");
+        }
+    }
+}
