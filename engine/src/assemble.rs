@@ -225,9 +225,6 @@ impl Engine {
         }
         let places = Places::new(&layout);
         let shared = Arc::new(Shared::new(Arc::new(segment), places, region.path())?);
-        if let Region::Disk(_) = region {
-            shared.segment.commit(places.ring, layout.ring_slots * crate::format::journal::SLOT as u64)?;
-        }
         let pmem = match &region {
             Region::Pmem(p) => Some(p.clone()),
             Region::Disk(_) => None,

@@ -11,6 +11,7 @@ use crate::format::journal::SLOT;
 use crate::medium::{Disk, Site};
 use crate::shared::tally;
 use crate::shm::{Lock, Slot, SlotNo, now};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How long a waiter sleeps before it looks whether the leader lives.
@@ -25,8 +26,11 @@ const TURNS: u32 = 1 << 14;
 const PAUSE: Duration = Duration::from_micros(100);
 /// After a batch that waited for more commits in vain, so many do not.
 const IN_VAIN: u64 = 16;
-/// The log is really written with zeros in steps of this many slots, ahead of its first use.
-const ZERO_SLOTS: u64 = 1024;
+/// The log is really written with zeros in steps of so many slots, each as long as what there is, ahead of its first use.
+const ZERO_SLOTS: RangeInclusive<u64> = 64..=1024;
+/// So many slots of the ring get their memory first: all that a database needs which is opened for a few commits. Half of the
+/// least ring.
+pub const FIRST_SLOTS: u64 = 128;
 
 impl Engine {
     /// Waits until everything up to `jci` is durable; leads the flush if nobody does.
@@ -197,7 +201,7 @@ impl Engine {
         let mut buffer = Vec::new();
         while at < to {
             let lap_end = (at / self.layout.ring_slots + 1) * self.layout.ring_slots;
-            let n = (to.min(lap_end) - at).min(ZERO_SLOTS);
+            let n = (to.min(lap_end) - at).min(*ZERO_SLOTS.end());
             buffer.resize(n as usize * SLOT, 0);
             self.shared.segment.copy_out(self.mirror_at(at), &mut buffer);
             buffer[(n.min(end - at) as usize * SLOT)..].fill(0);
@@ -208,17 +212,37 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes memory present in the mapping under the `need` slots that are taken next, so that no store there can fault: under the
+    /// first of the ring, then under all of it, lest others take the room meanwhile. By the holder of the writer lock, who
+    /// prepares a commit: it can still be refused. Who dies in between leaves memory present that is made so again. The region
+    /// has the storage for all of the ring since it was made, which costs no time: what is in the mapping can be written.
+    pub fn back_ring(&self, need: u64) -> Result<()> {
+        if self.mapped() {
+            return Ok(());
+        }
+        let head = self.shared.head();
+        let (present, all) = (head.ring_present.load(Ordering::Relaxed), self.layout.ring_slots);
+        let needed = all.min(head.ring_head.load(Ordering::Acquire) + need); // all of it, from the second lap on
+        if needed <= present {
+            return Ok(());
+        }
+        let end = if needed <= FIRST_SLOTS { all.min(FIRST_SLOTS) } else { all };
+        let len = (end - present) * SLOT as u64;
+        self.shared.segment.commit(self.shared.places.ring + present * SLOT as u64, len)?;
+        head.ring_present.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Overwriting costs a third less than extending: the log's blocks are written once before their first use.
     fn write_zeros(&self, disk: &dyn Disk, end: u64) -> Result<()> {
         let head = self.shared.head();
         let done = head.zeroed.load(Ordering::Relaxed);
-        if done >= self.layout.ring_slots || end + ZERO_SLOTS / 4 <= done {
+        let step = done.clamp(*ZERO_SLOTS.start(), *ZERO_SLOTS.end());
+        if done >= self.layout.ring_slots || end + step / 4 <= done {
             return Ok(());
         }
-        let n = ZERO_SLOTS
-            .min(self.layout.ring_slots - done)
-            .max(end.saturating_sub(done).next_multiple_of(BLOCK_SLOTS)) // no block is to be zeroed that has records
-            .min(self.layout.ring_slots - done);
+        // no block is to be zeroed that has records
+        let n = step.max(end.saturating_sub(done).next_multiple_of(BLOCK_SLOTS)).min(self.layout.ring_slots - done);
         disk.write_at(self.layout.slot_at(done), &vec![0; n as usize * SLOT])?;
         tally(&head.counters.log_bytes_written, n * SLOT as u64);
         head.zeroed.store(done + n, Ordering::Relaxed);

@@ -42,7 +42,8 @@ pub enum Which {
 }
 
 impl Engine {
-    /// Makes sure that `parts` slots of the ring can be taken, retiring what stands in the way.
+    /// Makes sure that `parts` slots of the ring can be taken and have storage, retiring what stands in the way. Not only
+    /// those: until then, a flush may end a batch, whose last block stays unfinished.
     pub fn reserve_ring(&self, parts: usize, base: &dyn BaseFile) -> Result<()> {
         let need = parts as u64 + 2 * BLOCK_SLOTS;
         if !self.ring_holds(parts) {
@@ -55,13 +56,13 @@ impl Engine {
         let head = self.shared.head();
         let room = || self.layout.ring_slots - (head.ring_head.load(R) - head.ring_tail.load(Ordering::Acquire));
         if room() >= need {
-            return Ok(());
+            return self.back_ring(need);
         }
         let began = Instant::now();
         loop {
             let done = self.retire_now(base)?;
             if room() >= need {
-                return Ok(());
+                return self.back_ring(need);
             }
             if done {
                 return Err(self.pages.corrupt("ring", "a retirement freed nothing".into()));

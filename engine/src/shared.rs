@@ -83,7 +83,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
 /// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
 /// | `superblock_sequence` | who changes the superblock, under the lock that this takes, when it is durable; read by nobody else |
-/// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
+/// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `ring_present`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
 /// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |
 /// | `maintained` | holder of the writer lock. Stale: `SQLITE_BUSY` a moment too early |
@@ -110,7 +110,9 @@ pub struct Header {
     pub flushed_pos: AtomicU64,
     /// Everything below is in the file, perhaps not synced (`file`).
     pub written_pos: AtomicU64,
-    /// Ring bytes below this were really written once (`file`).
+    /// Slots below this have storage in the mapping (`file`).
+    pub ring_present: AtomicU64,
+    /// Slots below this were really written once (`file`).
     pub zeroed: AtomicU64,
     /// Counts what the holder of the retirement lock has done, so that a slow one can be told from one that stands still.
     pub retire_steps: AtomicU64,
@@ -217,7 +219,7 @@ impl Places {
     /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v5", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v6", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }

@@ -236,6 +236,12 @@ fn in_a_child() {
     child::answer(match task.role.as_str() {
         "shm" if !own_shm("size=64m") => SKIPPED,
         "shm" => beyond_shm(&task.path, task.system),
+        "log" if !own_shm("size=128m") => SKIPPED,
+        "log" => {
+            without_shm(&task.path.with_extension("without"));
+            beside_pages(&task.path.with_extension("beside"));
+            FINE
+        }
         "limit" => {
             limit(Limit::FileSize, task.most);
             insert_many(&task.path, task.system)
@@ -274,6 +280,38 @@ fn insert_many(path: &Path, system: System) -> i32 {
     }
 }
 
+/// Works on with hardly any room in shared memory, where even the log gets no more.
+fn without_shm(path: &Path) {
+    let filler = Path::new("/dev/shm/filler");
+    let db = System::File.open_with(path, 100, "&region=40MiB").expect("opens");
+    db.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("there is room");
+    fill(filler, 1 << 20);
+    let failed = (0..1000).find_map(|_| insert(&db, 3000).err());
+    let code = failed.and_then(|e| e.sqlite_error_code());
+    assert_eq!(code, Some(ErrorCode::DiskFull), "{:?}", log::lines("nvlite"));
+    let rows = count(&db);
+    make_room(filler);
+    insert(&db, 3000).expect("there is room again");
+    assert_eq!((integrity(&db).as_deref(), count(&db)), (Ok("ok"), rows + 1));
+    db.close().map_err(|(_, error)| error).expect("closes");
+    assert_eq!(stock_integrity(path).as_deref(), Ok("ok"));
+}
+
+/// Reads more than shared memory has room for, before the log gets its own there.
+fn beside_pages(path: &Path) {
+    let stock = Connection::open(path).expect("stock");
+    let rows = "PRAGMA synchronous=OFF; CREATE TABLE t(a INTEGER PRIMARY KEY, b);
+                WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
+                INSERT INTO t(b) SELECT randomblob(3900) FROM n";
+    stock.execute_batch(rows).expect("there is room");
+    drop(stock);
+    let db = System::File.open_with(path, 100, "&region=400MiB").expect("opens");
+    fill(Path::new("/dev/shm/filler"), 40 << 20); // of which the log has yet to get 32
+    db.query_row("SELECT sum(b > x'80') FROM t", [], |_| Ok(())).expect("reads");
+    (0..200).for_each(|n| insert(&db, 3000).unwrap_or_else(|e| panic!("{n}: {e} {:?}", log::lines("nvlite"))));
+    db.close().map_err(|(_, error)| error).expect("closes");
+}
+
 /// Works on more than shared memory has room for, which somebody else has filled in the meantime.
 fn beyond_shm(path: &Path, system: System) -> i32 {
     let work = || -> rusqlite::Result<()> {
@@ -282,7 +320,8 @@ fn beyond_shm(path: &Path, system: System) -> i32 {
         let more = if ram { "&region=40MiB&region_dir=/dev/shm" } else { "&region=40MiB" };
         let db = system.open_with(path, 100, more)?;
         insert(&db, 3000)?;
-        fill(Path::new("/dev/shm/filler"), 6 << 20);
+        // on `file` the log has yet to get 5 of it
+        fill(Path::new("/dev/shm/filler"), if ram { 6 << 20 } else { 11 << 20 });
         (0..2500).try_for_each(|_| insert(&db, 3000))?;
         if !ram {
             db.execute_batch("BEGIN")?;
@@ -312,6 +351,14 @@ fn shared_memory_that_is_too_small_is_a_smaller_fast_tier() {
         assert_eq!(code, FINE, "{system:?}: {said}");
         assert_eq!(stock_integrity(&path).as_deref(), Ok("ok"), "{system:?}");
     }
+}
+
+#[test]
+fn shared_memory_without_room_for_the_log_is_an_error_and_nothing_more() {
+    log::listen();
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some((code, said)) = child::run("log", &dir.path().join("log.db"), System::File, 0) else { return };
+    assert_eq!(code, FINE, "{said}");
 }
 
 /// Runs the role in a child. It must end with one of `codes`, whose text SQLite must tell, and have logged a line that names

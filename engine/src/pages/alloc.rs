@@ -11,6 +11,7 @@ use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering, fence};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::format::entry::Entry;
+use crate::format::journal::SLOT;
 use crate::medium::Site;
 use crate::shared::{List, MAX_VIRTS};
 use crate::shm::{Grace, now};
@@ -19,7 +20,8 @@ use std::collections::HashSet;
 const R: Ordering = Ordering::Relaxed;
 /// Bytes by which the fast tier grows.
 const GROW: u64 = 1 << 20;
-/// Room that blocks leave to what stands beside them in the shared mapping, without which nothing can be committed.
+/// Room that blocks leave to what stands beside them in the shared mapping, without which nothing can be committed; and to
+/// what the log has yet to get.
 const SPARE: u64 = 8 << 20;
 /// For how long an attempt to grow that found no room keeps others from trying that can do without.
 const NO_ROOM: u64 = 100_000_000;
@@ -153,7 +155,9 @@ impl Pages {
             return Ok(false);
         }
         let bytes = u64::from(n) * u64::from(geo.arena.size());
-        let cramped = present > 0 && self.shared.segment.room() < bytes + SPARE;
+        let ring = if geo.layout.blocks_inside { 0 } else { geo.layout.ring_slots - head.ring_present.load(R) };
+        let spare = SPARE + ring * SLOT as u64;
+        let cramped = present > 0 && self.shared.segment.room() < bytes + spare;
         match if cramped { None } else { Some(geo.arena.allocate(present, n)) } {
             Some(Ok(())) => {}
             None | Some(Err(Error::Full { .. })) => {
