@@ -14,6 +14,7 @@
 use crate::base::checksum::seed;
 use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE, PENDING_BYTE};
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
+use crate::commit::BLOCK_SLOTS;
 use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
 use crate::format::journal::{Change, HEADER, Header, SLOT, blocks_named, groups};
@@ -23,7 +24,7 @@ use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
 use crate::shared::MAX_COLD;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The log as found: bodies of the commits to redo, in order, and the low-water mark.
 pub struct Log {
@@ -48,7 +49,7 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
     // before the records: a log that is looked at in motion has its record by then
     let applied = if mapped { region.applied(superblock.region)? } else { Jci::ZERO };
     let (mut low_water, mut durable) = (superblock.low_water, superblock.low_water.max(applied));
-    for slot in 0..layout.ring_slots {
+    for slot in written_blocks(region, &layout, mapped)?.into_iter().flat_map(|first| first..first + BLOCK_SLOTS) {
         region.load(RING_AT + slot * SLOT as u64, &mut bytes)?;
         let Some(header) = Header::decode(seed, slot, &bytes) else { continue };
         low_water = low_water.max(header.low_water);
@@ -86,6 +87,33 @@ pub fn read_log(region: &Region, superblock: &Superblock) -> Result<Log> {
         return Err(Error::corrupt(region.path(), "micro-journals", detail));
     }
     Ok(log)
+}
+
+/// First slots of the ring's device blocks that may have been written; all of a `mapped` region's. The others are zeros, in
+/// which there is no record.
+///
+/// Looked for twice: the kernel looks into storage first and then into memory, and what goes from memory to storage in between
+/// is seen in neither. Nobody changes it any more: the second look finds it in storage, unless it goes only then, in which case
+/// the first found it in memory.
+fn written_blocks(region: &Region, layout: &Layout, mapped: bool) -> Result<BTreeSet<u64>> {
+    let disk = match region {
+        Region::Disk(disk) if !mapped => disk,
+        _ => return Ok((0..layout.ring_slots).step_by(BLOCK_SLOTS as usize).collect()),
+    };
+    let mut blocks = BTreeSet::new();
+    for _ in 0..2 {
+        let (mut at, end) = (RING_AT, layout.entries_at());
+        while at < end {
+            let written = disk.next_written(at..end)?;
+            if written.is_empty() {
+                break;
+            }
+            let from = written.start / DEVICE_BLOCK * DEVICE_BLOCK;
+            at = written.end.next_multiple_of(DEVICE_BLOCK);
+            blocks.extend((from..at).step_by(DEVICE_BLOCK as usize).map(|at| (at - RING_AT) / SLOT as u64));
+        }
+    }
+    Ok(blocks)
 }
 
 /// Where in the base a page is at home.
@@ -265,7 +293,7 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
         return Err(Error::corrupt(region.path(), "superblock", detail));
     }
     match region {
-        Region::Disk(disk) => rewrite(disk.as_ref(), superblock, &log)?,
+        Region::Disk(disk) => rewrite(region, disk.as_ref(), superblock, &log)?,
         // who is gone may have died before it was durable, and the other copy is going to be written over
         Region::Pmem(_) => region.write_superblock(superblock)?,
     }
@@ -297,12 +325,13 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
 /// Makes durable what was accepted, before any home depends on it and before the other superblock is written over (P18). It
 /// may be in the page cache only, and there be taken for clean: if those who are gone failed to sync it, only what is written
 /// again is. Cold blocks that the log names were durable before it could be written.
-fn rewrite(disk: &dyn Disk, superblock: &Superblock, log: &Log) -> Result<()> {
+fn rewrite(region: &Region, disk: &dyn Disk, superblock: &Superblock, log: &Log) -> Result<()> {
     disk.write_at(superblock.place(), &superblock.encode())?;
     let (seed, accepted) = (seed(superblock.region, superblock.incarnation), log.low_water.next()..=log.end);
     let layout = Layout::new(superblock.budget, 0, false);
     let mut block = [0u8; DEVICE_BLOCK as usize];
-    for first in (0..layout.ring_slots).step_by(DEVICE_BLOCK as usize / SLOT).filter(|_| !log.commits.is_empty()) {
+    let written = if log.commits.is_empty() { BTreeSet::new() } else { written_blocks(region, &layout, false)? };
+    for first in written {
         disk.read_at(layout.slot_at(first), &mut block)?;
         let headers =
             block.chunks_exact(SLOT).zip(first..).filter_map(|(bytes, slot)| Header::decode(seed, slot, bytes));

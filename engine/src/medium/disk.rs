@@ -2,8 +2,11 @@
 
 use super::{Disk, Site, fs};
 use crate::base::{Error, Result, room};
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -95,5 +98,18 @@ impl Disk for FileDisk {
             room::within_file_limit(&self.path, "extend", len)?;
         }
         self.file.set_len(len).map_err(self.error("set the length"))
+    }
+
+    fn next_written(&self, range: Range<u64>) -> Result<Range<u64>> {
+        if !fs::tells_holes(&self.file) {
+            return Ok(range);
+        }
+        let from = match seek(&self.file, SeekFrom::Data(range.start)) {
+            Ok(from) => from.min(range.end),
+            Err(Errno::NXIO) => range.end, // nothing up to the end of the file
+            Err(_) => return Ok(range),
+        };
+        let to = seek(&self.file, SeekFrom::Hole(from)).unwrap_or(range.end);
+        Ok(from..to.min(range.end))
     }
 }

@@ -50,6 +50,18 @@ pub fn is_network_fs(magic: u64) -> bool {
     NETWORK.contains(&magic)
 }
 
+/// File systems of which it is known that they take no bytes for a hole that were written, not synced or just so: others did.
+const HOLES: &[u64] = &[
+    0xEF53,      // ext4
+    0x5846_5342, // XFS
+    TMPFS,
+];
+
+/// Whether it can be trusted what the file system says of holes in `file`.
+pub(super) fn tells_holes(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|at| HOLES.contains(&(at.f_type as u64 & 0xFFFF_FFFF)))
+}
+
 /// Makes a creation, renaming or removal in `dir` persistent.
 pub fn sync_dir(dir: &Path, _site: Site) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(|e| Error::io(dir, "sync the directory", e))

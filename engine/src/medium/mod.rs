@@ -25,6 +25,7 @@ pub use mapped::{Mapped, probe};
 pub use persist::Flush;
 
 use crate::base::Result;
+use std::ops::Range;
 use std::path::Path;
 
 /// Names each site once, so that [`Site::ALL`] lacks none.
@@ -186,6 +187,10 @@ pub trait Disk: Send + Sync {
     fn allocate(&self, off: u64, len: u64) -> Result<()>;
     /// Cuts or extends (with zeros) to `len`.
     fn set_len(&self, len: u64) -> Result<()>;
+    /// The first bytes of `range` that may have been written; empty if none were. What is before them reads as zeros.
+    fn next_written(&self, range: Range<u64>) -> Result<Range<u64>> {
+        Ok(range)
+    }
 }
 
 /// Opens the base file again and again: every thread that touches it needs a handle of its own (P15), and every one
