@@ -56,7 +56,7 @@ pub fn new_superblock(id: RegionId, budget: u64, kind: MediumKind, page_size: u3
     Superblock {
         page_size,
         region: id,
-        sequence: 1,
+        sequence: 2,
         incarnation: Incarnation::FIRST,
         low_water: Jci::ZERO,
         budget,
@@ -71,7 +71,7 @@ pub fn new_superblock(id: RegionId, budget: u64, kind: MediumKind, page_size: u3
     }
 }
 
-/// Makes the fixed part of a new region present, and its superblock durable.
+/// Makes the fixed part of a new region present, and both copies of its superblock durable: damage to one costs nothing.
 ///
 /// # Errors
 /// Of the medium.
@@ -81,8 +81,9 @@ pub fn format_region(region: &Region, superblock: &Superblock) -> Result<()> {
         Region::Pmem(pmem) => pmem.allocate(0, layout.entries_at())?,
         Region::Disk(disk) => disk.allocate(0, layout.len())?,
     }
-    // its sync serves what was allocated, too: nothing refers to the region before the base bears its mark
-    region.write_superblock(superblock)
+    // their sync serves what was allocated, too: nothing refers to the region before the base bears its mark
+    let older = Superblock { sequence: superblock.sequence - 1, ..superblock.clone() };
+    region.write_superblocks(&[&older, superblock])
 }
 
 /// Whether the base holds no database and nothing else: no bytes, or zeros only, no more than our first page is long. A crash
@@ -202,6 +203,7 @@ pub fn from_parts(parts: Parts) -> Result<Engine> {
         let superblock = new_superblock(id, parts.budget, parts.region.kind(), page_size);
         format_region(&parts.region, &superblock)?;
         mark_base(handle.as_ref(), id)?;
+        return Engine::adopted(parts, &superblock);
     }
     Engine::first(parts, |_, _| {})
 }
@@ -213,8 +215,28 @@ impl Engine {
     /// # Errors
     /// Of recovery and of the media.
     pub fn first(parts: Parts, describe: impl FnOnce(&mut Superblock, &Places)) -> Result<Engine> {
+        let superblock = parts.region.superblock()?;
+        Engine::begin(parts, &superblock, |region, pages, base| {
+            recovery::recover(region, &superblock, pages, base, |next| describe(next, &pages.shared.places))
+        })
+    }
+
+    /// As [`first`](Self::first), of a base that was just adopted: nothing was ever committed, and `superblock`, which is
+    /// durable, is the region's first. Its history is the one that begins.
+    ///
+    /// # Errors
+    /// Of the media.
+    pub fn adopted(parts: Parts, superblock: &Superblock) -> Result<Engine> {
+        Engine::begin(parts, superblock, |_, _, _| Ok(superblock.clone()))
+    }
+
+    /// An engine over a new mapping, filled, of the history that `settle` answers, durable.
+    fn begin(
+        parts: Parts,
+        superblock: &Superblock,
+        settle: impl FnOnce(&Region, &Pages, &dyn BaseFile) -> Result<Superblock>,
+    ) -> Result<Engine> {
         let Parts { region, cold, base, segment, liveness, .. } = parts;
-        let superblock = region.superblock()?;
         let layout = Layout::new(superblock.budget, 0, matches!(region, Region::Pmem(_)));
         let known = Layout::new(superblock.budget, superblock.page_size, layout.blocks_inside);
         let whole = if superblock.page_size == 0 { layout.entries_at() } else { known.len() };
@@ -234,10 +256,7 @@ impl Engine {
         if superblock.page_size != 0 {
             pages.fix_page_size(superblock.page_size)?;
         }
-        let mut next = recovery::recover(&region, &superblock, &pages, handle.as_ref())?;
-        describe(&mut next, &places);
-        next.sequence += 1;
-        region.write_superblock(&next)?;
+        let next = settle(&region, &pages, handle.as_ref())?;
         let head = shared.head();
         head.incarnation.store(next.incarnation.0, Ordering::Relaxed);
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
@@ -343,9 +362,12 @@ impl Engine {
         self.flush(self.keeper, published)?;
         let mut size = (0, 4096);
         if let Some(geo) = self.pages.geometry() {
-            let retired = self.retire_now(base)?;
+            // what the superblock is going to attest must be durable at its place, which on `file` is the home
+            if self.mapped() && !self.retire_now(base)? {
+                return Ok(false);
+            }
             let dirty = crate::retire::Which::These(self.dirty_pages());
-            if !retired || !self.write_homes(self.keeper, &dirty, true, base)? {
+            if !self.write_homes(self.keeper, &dirty, true, base)? {
                 return Ok(false);
             }
             size = (self.pages_at(published, base)?, geo.arena.size());

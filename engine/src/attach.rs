@@ -7,8 +7,8 @@
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
-//! | unmarked | never used, or holding nothing | no | adopt the base into it |
 //! | unmarked | complete | no | a clean close was interrupted at its end: remove the region, adopt the base into a new one |
+//! | unmarked | empty, or holding nothing | no | adopt the base into it |
 //! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 //!
 //! Unmarked means durably so: beside a region, the header is first written again as it was read, and synced.
@@ -19,8 +19,9 @@ use self::mapping::New;
 use crate::assemble::{self, Parts};
 use crate::base::limits::MAX_REGION;
 use crate::base::sync::Ordering;
-use crate::base::{Error, Incarnation, MediumKind, RegionId, Result};
+use crate::base::{Error, Jci, MediumKind, RegionId, Result};
 use crate::engine::{Engine, Region};
+use crate::format::FormatError;
 use crate::format::layout::Layout;
 use crate::format::mark;
 use crate::format::superblock::{self, Superblock};
@@ -31,7 +32,7 @@ use crate::stats::medium_name;
 use crate::store::Options;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,8 +58,7 @@ impl SideFiles {
     /// The side files of `base`.
     #[must_use]
     pub fn of(base: &Path, dir: Option<&Path>) -> SideFiles {
-        let parent = base.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = dir.unwrap_or(parent).to_owned();
+        let dir = dir.unwrap_or(parent_of(base)).to_owned();
         let name = base.file_name().unwrap_or_default();
         let side = |suffix: &str| {
             let mut name = name.to_owned();
@@ -67,6 +67,10 @@ impl SideFiles {
         };
         SideFiles { base: base.to_owned(), region: side("-nvlite"), cold: side("-cold"), dir }
     }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// An attachment: the engine, and what it takes to leave.
@@ -194,8 +198,8 @@ fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
     Region::Disk(Arc::new(disk)).superblock().map(Some)
 }
 
-/// Whether there is nothing where a region has its superblocks and its log, but for what a power cut may have left of the first
-/// superblock that is written: an adoption ended there.
+/// Whether there is nothing where a region has its log, and of the superblocks what a power cut may leave of new ones: an
+/// adoption ended before it marked the base. A newer version may have its log elsewhere.
 fn holds_nothing(files: &SideFiles) -> Result<bool> {
     let disk = FileDisk::open(&files.region)?;
     let mut bytes = vec![0; 1 << 20];
@@ -203,7 +207,16 @@ fn holds_nothing(files: &SideFiles) -> Result<bool> {
     while at < Layout::LOG_END {
         let n = disk.read_at(at, &mut bytes)?;
         if at == 0 {
-            bytes[superblock::SIZE..2 * superblock::SIZE].fill(0);
+            let superblocks = &mut bytes[..2 * superblock::SIZE];
+            let ours = |copy: &[u8]| match Superblock::decode(copy) {
+                Err(FormatError::Version(_)) => false,
+                Err(FormatError::Foreign) => copy.starts_with(&[0; 8]),
+                _ => true,
+            };
+            if !superblocks.chunks(superblock::SIZE).all(ours) {
+                return Ok(false);
+            }
+            superblocks.fill(0);
         }
         if bytes[..n].iter().any(|b| *b != 0) {
             return Ok(false);
@@ -349,13 +362,13 @@ fn first(
             Start { beside: Beside::open(files, &s)?, superblock: s, adopted: false }
         }
         (Some(id), _) => return Err(missing(files, id)),
-        // an adoption died before it marked the base
-        (None, Some(s)) if s.incarnation == Incarnation::FIRST => adopt(base, options, files, handle)?,
         (None, Some(s)) if s.complete => {
             // a clean close was interrupted after its last write: everything in it is at home
             discard(files)?;
             return Ok(None);
         }
+        // an adoption died before it marked the base
+        (None, Some(s)) if s.low_water == Jci::ZERO && holds_nothing(files)? => adopt(base, options, files, handle)?,
         (None, Some(s)) => {
             set_aside(files, &s.region.to_string())?;
             return Ok(None);
@@ -363,21 +376,18 @@ fn first(
         (None, None) => adopt(base, options, files, handle)?,
     };
     let Start { superblock, beside, adopted } = start;
-    let Beside { region, cold, cold_is_new, segment, path, nonce } = beside;
+    let Beside { region, cold, cold_is_new, segment, mapping } = beside;
     if cold_is_new && !adopted {
         sync_dir(&files.dir, Site::ColdName)?; // an adoption has synced all that it made
     }
-    let mapping_len = segment.len();
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
-    let engine = Engine::first(parts, |s, places| {
-        s.mapping = path.as_os_str().as_bytes().to_vec();
-        s.mapping_len = mapping_len;
-        s.nonce = nonce;
-        s.boot = boot_id();
-        s.shape = places.shape();
-    });
+    let engine = if adopted {
+        Engine::adopted(parts, &superblock)
+    } else {
+        Engine::first(parts, |next, places| mapping.describe(next, places))
+    };
     let engine = engine.inspect_err(|_| {
-        remove(&path);
+        remove(&mapping.path);
         if adopted {
             take_back(files, handle, superblock.region);
         }
@@ -399,8 +409,7 @@ struct Beside {
     cold: Arc<dyn Disk>,
     cold_is_new: bool,
     segment: Segment,
-    path: PathBuf,
-    nonce: [u8; 16],
+    mapping: New,
 }
 
 impl Beside {
@@ -408,8 +417,8 @@ impl Beside {
     fn open(files: &SideFiles, superblock: &Superblock) -> Result<Beside> {
         let region = open_region(files, superblock.medium)?;
         let (cold, cold_is_new) = open_cold(files)?;
-        let New { segment, path, nonce } = mapping::create(files, superblock)?;
-        Ok(Beside { region, cold, cold_is_new, segment, path, nonce })
+        let (segment, mapping) = mapping::create(files, superblock)?;
+        Ok(Beside { region, cold, cold_is_new, segment, mapping })
     }
 }
 
@@ -478,25 +487,27 @@ fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kin
     let page_size = if assemble::is_blank(handle)? { 0 } else { mark::page_size(&header).unwrap_or(0) };
     let mut id = RegionId::default();
     random(&mut id.0)?;
-    let superblock = assemble::new_superblock(id, options.region, kind, page_size);
+    let mut superblock = assemble::new_superblock(id, options.region, kind, page_size);
     let disk = FileDisk::open(&files.region)?;
     disk.set_len(0)?; // what an adoption that died has left
     disk.set_len(assemble::region_len(options.region, kind))?;
-    let made = || {
-        assemble::format_region(&open_region(files, kind)?, &superblock)?;
+    let mut made = || {
         // before the mark, which a failure would have to take off again
         let beside = Beside::open(files, &superblock)?;
+        let layout = Layout::new(superblock.budget, 0, kind != MediumKind::File);
+        beside.mapping.describe(&mut superblock, &Places::new(&layout));
         let mark = || {
+            assemble::format_region(&beside.region, &superblock)?;
             sync_dir(&files.dir, Site::SideNames)?;
-            if let Some(parent) = files.base.parent().filter(|p| !p.as_os_str().is_empty()) {
-                sync_dir(parent, Site::BaseName)?;
+            if parent_of(&files.base) != files.dir {
+                sync_dir(parent_of(&files.base), Site::BaseName)?;
             }
             assemble::mark_base(handle, id)
         };
         match mark() {
             Ok(_) => Ok(beside),
             Err(error) => {
-                remove(&beside.path);
+                remove(&beside.mapping.path);
                 Err(error)
             }
         }

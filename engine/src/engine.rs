@@ -101,21 +101,23 @@ impl Region {
         })
     }
 
-    /// Writes the superblock over the older copy and makes it durable.
-    pub fn write_superblock(&self, superblock: &Superblock) -> Result<()> {
-        let off = superblock.place();
-        let bytes = superblock.encode();
+    /// Writes superblocks, each over the copy that its sequence says, and makes them durable.
+    pub fn write_superblocks(&self, superblocks: &[&Superblock]) -> Result<()> {
+        for (off, bytes) in superblocks.iter().map(|superblock| (superblock.place(), superblock.encode())) {
+            match self {
+                Region::Pmem(p) => {
+                    p.store(off, &bytes);
+                    p.flush(Site::Superblock, off, bytes.len() as u64);
+                }
+                Region::Disk(d) => d.write_at(off, &bytes)?,
+            }
+        }
         match self {
             Region::Pmem(p) => {
-                p.store(off, &bytes);
-                p.flush(Site::Superblock, off, bytes.len() as u64);
                 p.fence(Site::SuperblockFence);
                 Ok(())
             }
-            Region::Disk(d) => {
-                d.write_at(off, &bytes)?;
-                d.sync(Site::SuperblockSync)
-            }
+            Region::Disk(d) => d.sync(Site::SuperblockSync),
         }
     }
 }
@@ -417,7 +419,7 @@ impl Engine {
         let durable = head.superblock_sequence.load(Ordering::Relaxed);
         next.sequence += if next.sequence.abs_diff(durable).is_multiple_of(2) { 1 } else { 2 };
         // what became of this copy is not known then: the next attempt would be on the other, which is good
-        self.region.write_superblock(&next).map_err(|error| self.shared.fail(&error))?;
+        self.region.write_superblocks(&[&next]).map_err(|error| self.shared.fail(&error))?;
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
         let counters = &head.counters;
         tally(if self.mapped() { &counters.fences } else { &counters.syncs }, 1);

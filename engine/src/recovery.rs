@@ -281,11 +281,17 @@ pub fn believed(pages: &Pages, low_water: Jci) -> Result<HashMap<PageNo, (BlockN
 }
 
 /// Redoes the log and begins the next incarnation. `pages` has the geometry of the superblock if a page size is known.
-/// Answers the superblock, already durable.
+/// Answers the superblock, already durable; `describe` adds to it where the mapping is.
 ///
 /// # Errors
 /// Of the media; `Corrupt`.
-pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &dyn BaseFile) -> Result<Superblock> {
+pub fn recover(
+    region: &Region,
+    superblock: &Superblock,
+    pages: &Pages,
+    base: &dyn BaseFile,
+    describe: impl FnOnce(&mut Superblock),
+) -> Result<Superblock> {
     let log = read_log(region, superblock)?;
     if superblock.page_size == 0 && log.end != Jci::ZERO {
         // the page size is durable before the first commit is
@@ -295,7 +301,7 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
     match region {
         Region::Disk(disk) => rewrite(region, disk.as_ref(), superblock, &log)?,
         // who is gone may have died before it was durable, and the other copy is going to be written over
-        Region::Pmem(_) => region.write_superblock(superblock)?,
+        Region::Pmem(_) => region.write_superblocks(&[superblock])?,
     }
     if superblock.page_size != 0 {
         let mut homes = Homes::new(superblock, pages, base)?;
@@ -308,7 +314,7 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
             }
         }
     }
-    let next = Superblock {
+    let mut next = Superblock {
         sequence: superblock.sequence + 1,
         incarnation: Incarnation(superblock.incarnation.0 + 1),
         low_water: log.end,
@@ -318,7 +324,8 @@ pub fn recover(region: &Region, superblock: &Superblock, pages: &Pages, base: &d
     if log.end > log.low_water {
         tracing::info!(region = %region.path().display(), from = log.low_water.0, to = log.end.0, "recovered");
     }
-    region.write_superblock(&next)?;
+    describe(&mut next);
+    region.write_superblocks(&[&next])?;
     Ok(next)
 }
 

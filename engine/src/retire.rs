@@ -221,7 +221,10 @@ impl Engine {
             written = self.write_versions(reader, &pages, pin, size, holding, base)?; // it was the dead that were in the way
         }
         let Some(written) = written else { return Ok(false) };
-        self.sync_homes(base)?;
+        // a version is called clean only when the sync of its home has succeeded: without any other, nothing is to be synced
+        if !written.is_empty() {
+            self.sync_homes(base)?;
+        }
         tally(&head.counters.homes_written, written.len() as u64);
         for (v, page) in written {
             let virt = self.pages.virt(v);

@@ -1,13 +1,13 @@
 //! Tests that put words of the shared mapping as a process leaves them that died, or was stopped, between two of its stores
 //! there, where no test from outside can stop it.
 
-use crate::assemble::{Parts, mapping_len};
+use crate::assemble::{Parts, format_region, mapping_len, new_superblock};
 use crate::base::sync::Ordering;
-use crate::base::{Jci, MediumKind, PageNo, Result};
+use crate::base::{Jci, MediumKind, PageNo, RegionId, Result};
 use crate::commit::BLOCK_SLOTS;
 use crate::engine::{Engine, Region};
 use crate::flush::FIRST_SLOTS;
-use crate::format::mark;
+use crate::format::{mark, superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Site};
 use crate::pages::virt::Place;
 use crate::shm::{Liveness, Segment};
@@ -160,4 +160,19 @@ fn a_commit_stores_where_the_ring_has_memory() {
     }
     steps.dedup();
     assert_eq!(steps, [FIRST_SLOTS, all]);
+}
+
+#[test]
+fn a_new_region_stands_the_loss_of_either_superblock() {
+    // Failure: a sector that cannot be read costs a database of which nothing else is lost.
+    for lost in 0..2 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk: Arc<dyn Disk> = Arc::new(FileDisk::create(&dir.path().join("region")).expect("a new file"));
+        let region = Region::Disk(disk.clone());
+        let made = new_superblock(RegionId([7; 16]), BUDGET, MediumKind::File, 0);
+        format_region(&region, &made).expect("room");
+        assert_eq!(region.superblock().expect("two of them"), made);
+        disk.write_at(lost * superblock::SIZE as u64, &[0; superblock::SIZE]).expect("writes");
+        assert_eq!(region.superblock().map(|s| s.region).ok(), Some(made.region), "without copy {lost}");
+    }
 }

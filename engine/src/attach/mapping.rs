@@ -11,6 +11,7 @@ use crate::assemble::mapping_len;
 use crate::base::{Error, RegionId, Result};
 use crate::format::superblock::Superblock;
 use crate::medium::{FileDisk, is_tmpfs};
+use crate::shared::Places;
 use crate::shm::Segment;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -26,16 +27,26 @@ fn prefix(files: &SideFiles, id: RegionId) -> Result<String> {
 
 /// A new mapping.
 pub struct New {
-    /// Its memory.
-    pub segment: Segment,
     /// Where it is.
     pub path: PathBuf,
+    len: u64,
     /// What tells it from others there.
-    pub nonce: [u8; 16],
+    nonce: [u8; 16],
+}
+
+impl New {
+    /// Lets the superblock name it, so that others join.
+    pub fn describe(&self, superblock: &mut Superblock, places: &Places) {
+        superblock.mapping = self.path.as_os_str().as_bytes().to_vec();
+        superblock.mapping_len = self.len;
+        superblock.nonce = self.nonce;
+        superblock.boot = boot_id();
+        superblock.shape = places.shape();
+    }
 }
 
 /// Makes a mapping: on tmpfs where that has room, else beside the region.
-pub fn create(files: &SideFiles, superblock: &Superblock) -> Result<New> {
+pub fn create(files: &SideFiles, superblock: &Superblock) -> Result<(Segment, New)> {
     let (id, budget) = (superblock.region, superblock.budget);
     let len = mapping_len(budget, superblock.medium);
     let mut nonce = [0u8; 16];
@@ -54,7 +65,8 @@ pub fn create(files: &SideFiles, superblock: &Superblock) -> Result<New> {
         Ok(())
     });
     made.inspect_err(|_| remove(&path))?;
-    Ok(New { segment, path, nonce })
+    let len = segment.len();
+    Ok((segment, New { path, len, nonce }))
 }
 
 /// Removes the mappings of this region, which nobody is attached to: those of killed processes, and of an earlier boot.

@@ -212,6 +212,11 @@ impl Place {
         header
     }
 
+    /// Whether the log holds anything.
+    fn logged(&self) -> bool {
+        fs::read(self.region()).is_ok_and(|bytes| bytes.iter().skip(2 * superblock::SIZE).any(|byte| *byte != 0))
+    }
+
     /// What the table of `attach` distinguishes, and a little more.
     pub fn state(&self) -> String {
         let header = self.header();
@@ -227,7 +232,7 @@ impl Place {
             (None, _) => "unreadable",
             (Some(s), _) if marked.is_some_and(|id| id != s.region) => "another's",
             (Some(s), _) if s.complete => "complete",
-            (Some(s), _) if s.incarnation.0 == 1 => "new",
+            (Some(s), _) if s.low_water.0 == 0 && !self.logged() => "new",
             _ => "used",
         };
         let there = |what: &str, path: PathBuf| if path.exists() { format!(", {what}") } else { String::new() };
@@ -347,6 +352,8 @@ pub enum Scene {
     Unmarked,
     /// A process was killed at work.
     Used,
+    /// A process was killed at work, and the cold file, of which the log names nothing, was removed.
+    Coldless,
     /// A process was killed in its clean close, before it took the mark off.
     Complete,
     /// A process was killed in its clean close, before it removed the region.
@@ -359,13 +366,14 @@ impl Scene {
     /// Those that no process of ours has touched.
     pub const STOCK: [Scene; 4] = [Scene::New, Scene::Stock, Scene::Wal, Scene::Journal];
     /// Those that a process of ours has left.
-    pub const LEFT: [Scene; 5] = [Scene::Unmarked, Scene::Used, Scene::Complete, Scene::Finished, Scene::Foreign];
+    pub const LEFT: [Scene; 6] =
+        [Scene::Unmarked, Scene::Used, Scene::Coldless, Scene::Complete, Scene::Finished, Scene::Foreign];
 
     /// Its files, and the newest transaction in them. `worker` is the program that lives.
     pub fn set(self, system: System, worker: &str) -> (Place, Option<i64>) {
         let ends = match self {
-            Scene::Unmarked => "stock, region new",
-            Scene::Used | Scene::Foreign => "marked, region used, cold",
+            Scene::Unmarked => "stock, region new, cold",
+            Scene::Used | Scene::Coldless | Scene::Foreign => "marked, region used, cold",
             Scene::Complete => "marked, region complete, cold",
             Scene::Finished => "stock, region complete, cold",
             stock => {
@@ -376,13 +384,21 @@ impl Scene {
         };
         let (mut place, before) = Scene::Stock.set(system, worker);
         let end = trace::run(place.child(worker), |call| {
-            // with the large transaction in the log, or as soon as it is so
-            let worked = || call.number == libc::SYS_write && call.bytes(1, 6).is_ok_and(|said| said == b"ack 5\n");
-            let there = call.result.is_some() && (worked() || !matches!(self, Scene::Used | Scene::Foreign));
+            // with the large transaction in the log, or before it, or as soon as it is so
+            let said = |word: &[u8]| call.number == libc::SYS_write && call.bytes(1, 6).is_ok_and(|said| said == word);
+            let worked = match self {
+                Scene::Used | Scene::Foreign => said(b"ack 5\n"),
+                Scene::Coldless => said(b"ack 3\n"),
+                _ => true,
+            };
+            let there = call.result.is_some() && worked;
             if there && place.state() == ends { trace::Verdict::Kill } else { trace::Verdict::Go }
         });
         let end = end.expect("a traced child");
         assert_eq!((place.state().as_str(), end.status), (ends, None), "{self:?}: {}", end.said);
+        if self == Scene::Coldless {
+            fs::remove_file(place.cold()).expect("removes");
+        }
         if self != Scene::Foreign {
             return (place, told(&end.said, before).0);
         }

@@ -394,7 +394,7 @@ impl Recording {
         Ok(())
     }
 
-    /// All syncs that make something durable, by what that is: their numbers.
+    /// All syncs, by what they make durable: their numbers. What was synced before, and not changed since, is made so again.
     pub fn syncs(&self) -> BTreeMap<String, Vec<usize>> {
         let mut open: Vec<&Event> = Vec::new();
         let mut syncs: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -405,12 +405,22 @@ impl Recording {
             }
             let covered = open.iter().filter(|pending| pending.covered_by(event));
             let what: BTreeSet<String> = covered.map(|pending| self.purpose(pending)).collect();
+            let again = self.events[..i].iter().any(|before| before.same_sync(event));
             if !what.is_empty() {
                 syncs.entry(what.into_iter().collect::<Vec<_>>().join(", ")).or_default().push(i);
+            } else if again {
+                syncs.entry(self.again(event)).or_default().push(i);
             }
             open.retain(|pending| !pending.covered_by(event));
         }
         syncs
+    }
+
+    fn again(&self, sync: &Event) -> String {
+        match sync {
+            Event::Sync(file) => format!("again {}", self.purpose(&Event::SetLen(*file, 0))),
+            other => format!("again {other:?}"),
+        }
     }
 
     /// What an event is for, as far as its place tells.
