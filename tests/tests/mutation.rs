@@ -76,7 +76,8 @@ fn media(site: Site) -> &'static [MediumKind] {
         // Beyond the histories: another thread that retires after one whose eviction failed half way (`rules_takeover.rs`), and
         // a mark that is off, but not durably, when the next process opens (`life_power.rs`).
         Site::OlderFence | Site::KeepUnmarked => &[],
-        // Names, which the simulator does not have: `life_power.rs` deletes these.
+        // Names, which the simulator does not have: `life_power.rs` deletes these, but for `BaseName`, where the side files are
+        // elsewhere, which `open_close.rs` counts.
         Site::SideNames | Site::BaseName | Site::ColdName | Site::AsideNames | Site::GoneNames => &[],
     }
 }
