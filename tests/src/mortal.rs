@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Memory whose user stops for ever in front of the operation that was chosen.
+/// Memory whose user stops for ever at the point that was chosen: in front of an operation, or behind it, when what follows
+/// outside of this memory is not done yet.
 pub struct Mortal {
     inner: Arc<dyn Pmem>,
     world: Arc<World>,
@@ -30,7 +31,8 @@ impl Mortal {
         Arc::new(Mortal { inner, world, left, panics, dead: Mutex::new(false), bell: Condvar::new() })
     }
 
-    /// Its user dies in front of the `n`-th store, flush or fence from now on, counted from 0.
+    /// Its user dies at the `n`-th point from now on, counted from 0: each store, flush or fence has one in front of it and one
+    /// behind it.
     pub fn dies_after(&self, n: u64) {
         self.left.store(n, Ordering::SeqCst);
     }
@@ -63,6 +65,13 @@ impl Mortal {
             }
         });
         self.await_death(|| done.load(Ordering::SeqCst))
+    }
+
+    fn operation<T>(&self, operation: impl FnOnce(&dyn Pmem) -> T) -> T {
+        self.step();
+        let answer = operation(self.inner.as_ref());
+        self.step();
+        answer
     }
 
     fn step(&self) {
@@ -102,27 +111,21 @@ impl Pmem for Mortal {
         self.inner.load(off, into);
     }
     fn store(&self, off: u64, bytes: &[u8]) {
-        self.step();
-        self.inner.store(off, bytes);
+        self.operation(|memory| memory.store(off, bytes));
     }
     fn zero(&self, off: u64, len: u64) {
-        self.step();
-        self.inner.zero(off, len);
+        self.operation(|memory| memory.zero(off, len));
     }
     fn store_u64(&self, off: u64, value: u64) {
-        self.step();
-        self.inner.store_u64(off, value);
+        self.operation(|memory| memory.store_u64(off, value));
     }
     fn stream(&self, site: Site, off: u64, bytes: &[u8]) {
-        self.step();
-        self.inner.stream(site, off, bytes);
+        self.operation(|memory| memory.stream(site, off, bytes));
     }
     fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
-        self.step();
-        self.inner.flush(site, off, len)
+        self.operation(|memory| memory.flush(site, off, len))
     }
     fn fence(&self, site: Site) {
-        self.step();
-        self.inner.fence(site);
+        self.operation(|memory| memory.fence(site));
     }
 }

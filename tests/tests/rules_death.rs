@@ -71,18 +71,18 @@ fn p17_a_dead_owners_commit_is_applied_before_it_is_retired() {
         let mut s = store.session().unwrap();
         store.checkpoint().unwrap();
         let got = byte(&mut s, 2).unwrap().unwrap();
-        assert!(got == 3 || got == 4, "operation {n}: byte {got}");
-        assert!(all_are(&mut s, 2..=4, got).unwrap(), "operation {n}: half of commit 4");
-        assert_eq!(stat(&store, "jci_low_water"), u64::from(got), "operation {n}: it was retired");
-        assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
+        assert!(got == 3 || got == 4, "point {n}: byte {got}");
+        assert!(all_are(&mut s, 2..=4, got).unwrap(), "point {n}: half of commit 4");
+        assert_eq!(stat(&store, "jci_low_water"), u64::from(got), "point {n}: it was retired");
+        assert_eq!(stat(&store, "repairs"), u64::from(died), "point {n}");
         // what is retired needs no record
         let after = rig.crash(Policy::Oldest);
         after.destroy(|_, _| true).unwrap();
         let mut t = after.open().unwrap().session().unwrap();
-        assert!(all_are(&mut t, 2..=4, got).unwrap(), "operation {n}: byte {got} was retired, and is gone");
+        assert!(all_are(&mut t, 2..=4, got).unwrap(), "point {n}: byte {got} was retired, and is gone");
         // the lock, the gate and the blocks are in order
         commit(&mut s, 4, 2..=4, 5, Full).unwrap();
-        assert!(all_are(&mut s, 2..=4, 5).unwrap(), "operation {n}");
+        assert!(all_are(&mut s, 2..=4, 5).unwrap(), "point {n}");
         if !died {
             break;
         }
@@ -105,9 +105,9 @@ fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
             let _ = tell.send(got.is_some_and(|got| all_are(&mut s, 2..=4, got).unwrap()));
         });
         let whole = told.recv_timeout(Duration::from_secs(10));
-        assert_eq!(whole, Ok(true), "operation {n}: half of commit 4, or no end");
+        assert_eq!(whole, Ok(true), "point {n}: half of commit 4, or no end");
         if !died {
-            return assert!(n > 5, "{n} operations");
+            return assert!(n > 5, "{n} points");
         }
     }
 }
@@ -146,14 +146,14 @@ fn h3_a_dead_writers_record_that_was_damaged_after_its_stores_is_not_dropped() {
         let mut s = store.session().unwrap();
         match s.begin_write() {
             Err(Error::Failed { reason, .. }) => {
-                assert!(reason.contains("commit 4 "), "operation {n}: {reason}");
+                assert!(reason.contains("commit 4 "), "point {n}: {reason}");
                 let opened = rig.crash(Policy::Newest).open().map(|_| ());
-                assert!(matches!(opened, Err(Error::Corrupt { .. })), "operation {n}: {opened:?}");
+                assert!(matches!(opened, Err(Error::Corrupt { .. })), "point {n}: {opened:?}");
                 failed += 1;
             }
             other => {
                 other.unwrap();
-                assert!(all_are(&mut s, 2..=4, 3).unwrap(), "operation {n}: half of commit 4");
+                assert!(all_are(&mut s, 2..=4, 3).unwrap(), "point {n}: half of commit 4");
                 dropped += 1;
             }
         }
@@ -181,11 +181,11 @@ fn p13_a_pinned_reader_turned_writer_repairs_and_keeps_its_snapshot() {
         };
         let (_rig, _processes, store, died) = dies_in(n, before, |s| commit(s, 4, 2..=4, 4, Full).unwrap());
         let mut s = old.unwrap();
-        assert!(matches!(s.begin_write(), Err(Error::BusySnapshot)), "operation {n}");
-        assert_eq!(stat(&store, "repairs"), u64::from(died), "operation {n}");
-        assert!(all_are(&mut s, 2..=4, 2).unwrap(), "operation {n}: the snapshot changed");
+        assert!(matches!(s.begin_write(), Err(Error::BusySnapshot)), "point {n}");
+        assert_eq!(stat(&store, "repairs"), u64::from(died), "point {n}");
+        assert!(all_are(&mut s, 2..=4, 2).unwrap(), "point {n}: the snapshot changed");
         if !died {
-            return assert!(n > 5, "{n} operations");
+            return assert!(n > 5, "{n} points");
         }
     }
 }
@@ -219,11 +219,11 @@ fn p16_a_dead_writers_cut_takes_no_pages_from_older_readers() {
             let pages = size(&mut s) as u32;
             commit(&mut s, pages, [2], readers.len() as u8, Full).unwrap();
             readers.push(reader(&store)); // what it sees is kept, until there is no room
-            assert!(readers.len() < 200, "operation {n}: room is never made");
+            assert!(readers.len() < 200, "point {n}: room is never made");
         }
-        assert!(all_are(&mut old.unwrap(), 2..=4, 3).unwrap(), "operation {n}, {} pages", size(&mut s));
+        assert!(all_are(&mut old.unwrap(), 2..=4, 3).unwrap(), "point {n}, {} pages", size(&mut s));
         if !died {
-            return assert!(n > 5, "{n} operations");
+            return assert!(n > 5, "{n} points");
         }
     }
 }
@@ -247,10 +247,10 @@ fn p13_a_commit_that_cannot_be_finished_is_told_and_not_lost() {
         let (rig, _processes, store, died) = dies_in(n, before, |s| commit(s, 4, [2], 4, Full).unwrap());
         match store.session().unwrap().begin_read() {
             Err(Error::Failed { reason, .. }) => {
-                assert!(reason.contains("the commit of a dead process"), "operation {n}: {reason}");
+                assert!(reason.contains("the commit of a dead process"), "point {n}: {reason}");
                 failed += 1;
                 let mut s = rig.crash(Policy::Newest).open().unwrap().session().unwrap();
-                assert_eq!(byte(&mut s, 2).unwrap(), Some(4), "operation {n}: the record was whole");
+                assert_eq!(byte(&mut s, 2).unwrap(), Some(4), "point {n}: the record was whole");
             }
             other => other.unwrap(),
         }

@@ -62,14 +62,14 @@ fn p2_a_panic_in_the_middle_of_a_commit_fails_the_region() {
             break;
         }
         let read = in_time("a reader", move || reader.begin_read());
-        assert!(failed(&read), "operation {n}: {read:?}");
-        assert!(failed(&store.session().map(|_| ())), "operation {n}");
+        assert!(failed(&read), "point {n}: {read:?}");
+        assert!(failed(&store.session().map(|_| ())), "point {n}");
         let mut s = rig.crash(Policy::Newest).open().unwrap().session().unwrap();
         let got = byte(&mut s, 2).unwrap();
-        assert!(got == Some(3) || got == Some(4), "operation {n}: {got:?}");
+        assert!(got == Some(3) || got == Some(4), "point {n}: {got:?}");
         n += 1;
     }
-    assert!(n > 5, "{n} operations");
+    assert!(n > 5, "{n} points");
 }
 
 #[test]

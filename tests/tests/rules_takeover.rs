@@ -86,9 +86,9 @@ fn p17_a_page_has_one_place_after_a_commit_in_place_was_finished() {
         });
         processes.kill(2);
         repairs(&living);
-        retires(&rig, &living, 2..=9, &format!("operation {n}"));
+        retires(&rig, &living, 2..=9, &format!("point {n}"));
         if !died {
-            return assert!(n > 8, "{n} operations");
+            return assert!(n > 8, "{n} points");
         }
     }
 }
@@ -112,10 +112,10 @@ fn p17_a_page_has_one_place_after_a_copy_was_made_again() {
         });
         processes.kill(2);
         repairs(&living);
-        retires(&rig, &living, 2..=4, &format!("operation {n}"));
-        assert!(all_are(&mut old, 2..=4, 1).unwrap(), "operation {n}");
+        retires(&rig, &living, 2..=4, &format!("point {n}"));
+        assert!(all_are(&mut old, 2..=4, 1).unwrap(), "point {n}");
         if !died {
-            return assert!(n > 8, "{n} operations");
+            return assert!(n > 8, "{n} points");
         }
     }
 }
@@ -145,12 +145,12 @@ fn p17_entries_of_pages_that_came_home_are_cleared_whoever_dies() {
         processes.kill(2);
         living.checkpoint().unwrap();
         assert_eq!(stat(&living, "jci_low_water"), stat(&living, "jci_published"));
-        assert!(all_are(&mut old, 2..=65, 1).unwrap(), "operation {n}");
+        assert!(all_are(&mut old, 2..=65, 1).unwrap(), "point {n}");
         let after = rig.crash(Policy::Oldest).open().unwrap();
         let mut s = reader(&after);
-        assert!(all_are(&mut s, 2..=29, 1).unwrap() && all_are(&mut s, 30..=65, 2).unwrap(), "operation {n}");
+        assert!(all_are(&mut s, 2..=29, 1).unwrap() && all_are(&mut s, 30..=65, 2).unwrap(), "point {n}");
         if !died {
-            return assert!(n > 8, "{n} operations");
+            return assert!(n > 8, "{n} points");
         }
     }
 }
@@ -207,11 +207,11 @@ fn p17_what_a_half_applied_commit_superseded_is_kept_until_it_is_durable() {
         let fence = rig.world.positions(Site::CommitFence).into_iter().rfind(|at| *at >= from).unwrap();
         for policy in (0..24).map(Policy::Units) {
             let after = rig.from_image(rig.world.crash_at(fence), policy.clone()).open();
-            let after = after.unwrap_or_else(|error| unreachable!("operation {n}, {policy:?}: {error}"));
-            assert!(page_two(&after) == now, "operation {n}, {policy:?}");
+            let after = after.unwrap_or_else(|error| unreachable!("point {n}, {policy:?}: {error}"));
+            assert!(page_two(&after) == now, "point {n}, {policy:?}");
         }
         if !died {
-            return assert!(n > 5, "{n} operations");
+            return assert!(n > 5, "{n} points");
         }
     }
 }
@@ -232,7 +232,7 @@ fn takes_over_after_a_death(seed: u64) {
     let mut s = dying.session().unwrap();
     commit(&mut s, SIZE, 2..=SIZE, 1, Full).unwrap();
     let mut readers: Vec<_> = (0..3).map(|_| living.session().unwrap()).collect();
-    mortal.dies_after(drawn(seed, 0, 6000));
+    mortal.dies_after(drawn(seed, 0, 12_000));
     let died = mortal.dies_in(move || {
         for i in 1..=400 {
             let x = drawn(seed, i, 1 << 40);
