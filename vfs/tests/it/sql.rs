@@ -34,14 +34,16 @@ fn stat(name: &str) -> String {
 #[test]
 fn p16_stat_names_the_oldest_reader() {
     on_both(|site| {
-        let (one, two) = (site.open(), site.open());
+        let (one, two, three) = (site.open(), site.open(), site.open());
         fill(&one, "t", 10, 100);
+        let (jci, own) = (int(&one, &stat("jci_published")), int(&one, &stat("attachment")));
         two.execute_batch("BEGIN; SELECT * FROM t").unwrap();
         fill(&one, "t", 10, 100);
-        let (jci, own) = (int(&one, &stat("jci_oldest_reader")), int(&one, &stat("attachment")));
+        three.execute_batch("BEGIN; SELECT * FROM t").unwrap();
         let named = text(&one, &stat("oldest_reader"));
-        assert!(named.starts_with(&format!("attachment {own}, slot ")), "{named}");
-        assert!(named.ends_with(&format!(", at commit {jci}")) && jci > 0, "{named}");
+        assert!(named.starts_with(&format!("attachment {own}, slot ")) && own > 0, "{named}");
+        assert!(named.ends_with(&format!(", at commit {jci}")) && jci > 0, "{named}, not {jci}");
+        assert_eq!(int(&one, &stat("jci_oldest_reader")), jci);
         assert_eq!(text(&two, &stat("oldest_reader")), named, "who asks is another one");
     });
 }
