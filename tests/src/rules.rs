@@ -7,10 +7,15 @@ use crate::sim::nvlite::Nvlite;
 use crate::sim::{Image, Policy, SimBase, SimDisk, SimPmem, World};
 use nvlite_engine::format::journal::SLOT;
 use nvlite_engine::format::layout::Layout;
+use nvlite_engine::format::superblock::{SIZE, Superblock};
+use nvlite_engine::medium::FileDisk;
 use nvlite_engine::shm::{Liveness, Segment};
 use nvlite_engine::{
     Disk, Durability, Error, MediumKind, Parts, Region, Result, Session, Site, StatValue, Store, mapping_len,
 };
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,6 +232,19 @@ pub fn stat(store: &Store, name: &str) -> u64 {
     match row.map(|row| row.value) {
         Some(StatValue::Int(n)) => n,
         other => panic!("{name} is {other:?}"),
+    }
+}
+
+/// The shared mapping's file, as the superblock of a region in use names it.
+///
+/// # Errors
+/// The region cannot be read, or is none.
+pub fn mapping_of(region: &Path) -> Result<PathBuf> {
+    let mut bytes = [0; 2 * SIZE];
+    FileDisk::open(region)?.read_at(0, &mut bytes)?;
+    match Superblock::choose(&bytes[..SIZE], &bytes[SIZE..]) {
+        Ok(said) => Ok(PathBuf::from(OsStr::from_bytes(&said.mapping))),
+        Err(why) => Err(Error::corrupt(region, "superblock", why.to_string())),
     }
 }
 

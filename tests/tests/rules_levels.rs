@@ -2,9 +2,10 @@
 //! younger than the timer of the process.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use nvlite_engine::shm::{AttachLock, Clock, Segment};
 use nvlite_engine::{Durability::Full, Durability::Process, MediumKind, Options, Store};
 use nvlite_tests::plain_base::PlainBase;
-use nvlite_tests::rules::{Rig, all_are, commit, stat};
+use nvlite_tests::rules::{Rig, all_are, commit, mapping_of, stat};
 use nvlite_tests::sim::Policy;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,4 +75,26 @@ fn p5_who_leaves_flushes_what_is_not_yet() {
     }
     assert!(all_are(&mut stays.session().unwrap(), 2..=4, 30).unwrap());
     stays.close().unwrap();
+}
+
+#[test]
+fn p5_who_leaves_flushes_before_the_wait_for_the_attach_lock() {
+    // Failure: another process keeps the lock under which one attaches and leaves, until who leaves gives up, and goes without
+    // a flush.
+    let dir = tempfile::tempdir().unwrap();
+    let store = attach(&dir.path().join("app.db"));
+    let region = store.region_path();
+    let mapping = mapping_of(&region).unwrap();
+    let words = Segment::open(&mapping, std::fs::metadata(&mapping).unwrap().len()).unwrap();
+    let clock = words.at::<Clock>(0);
+    let others =
+        AttachLock::take(&std::fs::File::options().read(true).write(true).open(&region).unwrap(), Duration::ZERO);
+    commit(&mut store.session().unwrap(), 4, 2..=4, 1, Process).unwrap();
+    let leaves = std::thread::spawn(move || store.close());
+    while !leaves.is_finished() && clock.durable() < clock.published() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(clock.durable(), clock.published());
+    drop(others.unwrap());
+    leaves.join().unwrap().unwrap();
 }

@@ -6,7 +6,7 @@
 use nvlite_engine::{Durability::Process, MediumKind, Options, Session, Store};
 use nvlite_tests::needs;
 use nvlite_tests::plain_base::PlainBase;
-use nvlite_tests::rules::{all_are, commit, stat};
+use nvlite_tests::rules::{all_are, commit, mapping_of, stat};
 use nvlite_tests::sim::mix;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,6 @@ const AT_ONCE: u64 = 8;
 fn attach(dir: &Path, medium: MediumKind) -> Arc<Store> {
     let options = Options { medium: Some(medium), region: 1 << 20, ..Options::default() };
     Store::attach(Arc::new(PlainBase::new(&dir.join("app.db"))), &options).unwrap()
-}
-
-/// The shared mapping's file.
-fn mapping(store: &Store, dir: &Path) -> PathBuf {
-    let id = store.stats().into_iter().find(|row| row.name == "region_id").unwrap();
-    let nvlite_engine::StatValue::Text(id) = id.value else { unreachable!("a word") };
-    let names = |dir: &Path| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
-    let ours = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&format!("nvlite-{id}"));
-    names(Path::new("/dev/shm")).into_iter().chain(names(dir)).find(ours).unwrap()
 }
 
 /// The most that was seen of each.
@@ -115,7 +106,7 @@ fn p12_p16_what_an_old_reader_costs_does_not_grow_with_the_commits_under_it() {
         let blocks = stat(&store, "blocks_max");
         assert!(u64::from(PAGES) > 2 * blocks, "{medium:?}: {blocks} blocks");
         old.begin_read().unwrap();
-        let mapping = mapping(&store, dir.path());
+        let mapping = mapping_of(&store.region_path()).unwrap();
         let mut case = Case { store: store.clone(), dir, mapping, commits: 0 };
         let first = case.write(&mut s, COMMITS);
         assert!(COMMITS * AT_ONCE > 10 * blocks, "{medium:?}: the fast tier was turned over ten times");

@@ -10,7 +10,7 @@ use nvlite_engine::medium::FileDisk;
 use nvlite_engine::{Disk as _, Durability::Full, Error, MediumKind, Options, Store};
 use nvlite_tests::needs;
 use nvlite_tests::plain_base::PlainBase;
-use nvlite_tests::rules::{all_are, commit};
+use nvlite_tests::rules::{all_are, commit, mapping_of};
 use nvlite_tests::sql::{System, integrity, log, stock_integrity};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn superblock(region: &Path) -> Superblock {
 }
 
 fn mapping(region: &Path) -> PathBuf {
-    PathBuf::from(std::ffi::OsStr::from_bytes(&superblock(region).mapping))
+    mapping_of(region).expect("a superblock")
 }
 
 /// Not a test of its own: what the other machine's process does. Says the error of an open, or nothing.
