@@ -1,15 +1,17 @@
 //! Tests that put words of the shared mapping as a process leaves them that died, or was stopped, between two of its stores
 //! there, where no test from outside can stop it.
 
-use crate::assemble::{Parts, format_region, mapping_len, new_superblock};
+use crate::assemble::{Parts, format_region, mapping_len, new_superblock, region_len};
 use crate::base::sync::Ordering;
-use crate::base::{Jci, MediumKind, PageNo, RegionId, Result};
+use crate::base::{BlockNo, Error, Jci, MediumKind, PageNo, RegionId, Result};
 use crate::commit::BLOCK_SLOTS;
-use crate::engine::{Engine, Region};
+use crate::engine::{COMMITTED, Engine, Region};
 use crate::flush::FIRST_SLOTS;
+use crate::format::entry::Entry;
 use crate::format::{mark, superblock};
-use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Site};
+use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, Site};
 use crate::pages::virt::Place;
+use crate::recovery::believed;
 use crate::shm::{Liveness, Segment};
 use crate::store::{Durability, Session, Store};
 use std::collections::HashSet;
@@ -23,14 +25,15 @@ const BUDGET: u64 = 4 << 20;
 /// A base file that nobody else has.
 struct Base(PathBuf);
 
-struct Handle(FileDisk);
+/// A handle on it; what is there is called before every write.
+struct Handle(FileDisk, Option<Box<dyn Fn() + Send + Sync>>);
 
 impl BaseOpener for Base {
     fn path(&self) -> &Path {
         &self.0
     }
     fn open(&self) -> Result<Box<dyn BaseFile>> {
-        Ok(Box::new(Handle(FileDisk::open(&self.0)?)))
+        Ok(Box::new(Handle(FileDisk::open(&self.0)?, None)))
     }
     fn recover_stock(&self) -> Result<()> {
         Ok(())
@@ -60,6 +63,9 @@ impl Disk for Handle {
         self.0.read_at(off, into)
     }
     fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()> {
+        if let Some(before) = &self.1 {
+            before();
+        }
         self.0.write_at(off, bytes)
     }
     fn sync(&self, site: Site) -> Result<()> {
@@ -73,30 +79,39 @@ impl Disk for Handle {
     }
 }
 
-/// A store on `file` with three pages of 512 bytes, in one commit.
-fn store() -> (TempDir, Arc<Store>, Session) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = |name| FileDisk::create(&dir.path().join(name)).expect("a new file");
-    file("base");
-    let parts = Parts {
-        region: Region::Disk(Arc::new(file("region"))),
-        cold: Arc::new(file("cold")),
-        base: Arc::new(Base(dir.path().join("base"))),
-        segment: Segment::private(mapping_len(BUDGET, MediumKind::File)).expect("memory"),
+/// What a store on `kind` is made of: `base` in `dir`, and new files beside it that are called `name`.
+fn parts(dir: &Path, name: &str, kind: MediumKind) -> Parts {
+    let region = dir.join(name);
+    let mapped = || Mapped::create(&region, region_len(BUDGET, kind), kind).expect("memory that is a file");
+    Parts {
+        region: match kind {
+            MediumKind::File => Region::Disk(Arc::new(FileDisk::create(&region).expect("a new file"))),
+            _ => Region::Pmem(Arc::new(mapped())),
+        },
+        cold: Arc::new(FileDisk::create(&region.with_extension("cold")).expect("a new file")),
+        base: Arc::new(Base(dir.join("base"))),
+        segment: Segment::private(mapping_len(BUDGET, kind)).expect("memory"),
         liveness: Liveness::solo(),
         budget: BUDGET,
-    };
-    let store = Store::assemble(parts).expect("an empty store");
+    }
+}
+
+/// A store on `file` with three pages of 512 bytes, in one commit.
+pub fn store() -> (TempDir, Arc<Store>, Session) {
+    let dir = tempfile::tempdir().expect("a directory");
+    FileDisk::create(&dir.path().join("base")).expect("a new file");
+    let store = Store::assemble(parts(dir.path(), "region", MediumKind::File)).expect("an empty store");
     let mut session = store.session().expect("a slot");
-    commit(&mut session, Durability::Full, 1);
+    commit(&mut session, Durability::Full, &[2, 3], 1);
     (dir, store, session)
 }
 
-fn commit(session: &mut Session, how: Durability, byte: u8) {
+/// Fills `pages` with `byte`.
+fn commit(session: &mut Session, how: Durability, pages: &[u64], byte: u8) {
     let mut made = || -> Result<()> {
         session.begin_write()?;
         session.write(0, &mark::empty(512))?;
-        (1..3).try_for_each(|page| session.write(page * 512, &[byte; 512]))?;
+        pages.iter().try_for_each(|page| session.write((page - 1) * 512, &[byte; 512]))?;
         session.prepare()?;
         session.commit(how)?;
         session.end_read();
@@ -153,7 +168,7 @@ fn a_commit_stores_where_the_ring_has_memory() {
     let all = engine.layout.ring_slots;
     while head(engine).ring_head.load(R) < 2 * all {
         let how = if steps.len() == 1 { Durability::Full } else { Durability::Process };
-        commit(&mut session, how, 2);
+        commit(&mut session, how, &[2], 2);
         let (taken, present) = (head(engine).ring_head.load(R), head(engine).ring_present.load(R));
         assert!(taken.min(all) <= present && present <= all, "{taken} of {all} slots, {present} have memory");
         steps.push(present);
@@ -175,4 +190,82 @@ fn a_new_region_stands_the_loss_of_either_superblock() {
         disk.write_at(lost * superblock::SIZE as u64, &[0; superblock::SIZE]).expect("writes");
         assert_eq!(region.superblock().map(|s| s.region).ok(), Some(made.region), "without copy {lost}");
     }
+}
+
+#[test]
+fn p16_a_home_keeps_its_bytes_when_the_version_to_be_written_is_there_already() {
+    // Failure: a version that was to be written home turns out to be at home, and the zeros of the buffer go over it.
+    let (dir, store, mut session) = store();
+    let base = store.engine().base.open().expect("the base");
+    assert!(store.engine().retire_now(base.as_ref()).expect("writes homes"));
+    commit(&mut session, Durability::Full, &[3], 2);
+    let its = store.clone();
+    // page 1 is written by itself, because page 2 is at home, before page 3 is read
+    let goes_home = move || its.engine().pages.newest(PageNo(3)).expect("not at home").1.move_to(Place::Home);
+    let path = dir.path().join("base");
+    let watched = Handle(FileDisk::open(&path).expect("the base"), Some(Box::new(goes_home)));
+    let said = store.engine().retire_now(&watched);
+    let mut home = [0; 512];
+    base.read_at(2 * 512, &mut home).expect("the base");
+    assert_eq!(home, [1; 512]);
+    assert!(matches!(said, Err(Error::Corrupt { .. })), "{said:?}");
+}
+
+#[test]
+fn p17_a_page_has_one_place_when_a_reader_was_met_at_a_dead_writers_gate() {
+    // Failure: a commit in place says that a block is its page's place from now on, and dies. Who finishes it meets a reader
+    // that has pinned and not looked at the gate yet, and copies the page: two blocks, of one age, claim to be its place.
+    let dir = tempfile::tempdir().expect("a directory");
+    FileDisk::create(&dir.path().join("base")).expect("a new file");
+    let of_region = |name| Store::assemble(parts(dir.path(), name, MediumKind::Ram)).expect("a store");
+    let stock = of_region("one");
+    commit(&mut stock.session().expect("a slot"), Durability::Full, &[2, 3], 1);
+    assert!(stock.finish().expect("all is home"));
+    let store = of_region("two");
+    let (engine, mut dying) = (store.engine(), store.session().expect("a slot"));
+    commit(&mut dying, Durability::Full, &[2], 2);
+    let (slots, clock, jci) = (engine.shared.slots(), &head(engine).clock, engine.shared.published());
+    let (_, virt) = engine.pages.newest(PageNo(2)).expect("it was written");
+    let Place::Fast(stored) = virt.place() else { panic!("it is in the fast tier") };
+    let entry = Some(Entry { page: PageNo(2), birth: jci });
+    assert!(engine.pages.entry(stored) == entry && virt.birth() < jci, "in place, and without an entry before");
+
+    // as before the commit's last step
+    let dead = slots.used().find(|(_, slot)| slot.words[COMMITTED].load(R) == jci.0).expect("its slot").0;
+    clock.init(Jci(jci.0 - 1));
+    head(engine).pending_pos.store(head(engine).ring_head.load(R) - 1, R);
+    head(engine).pending_parts.store(1, R);
+    head(engine).pending_jci.store(jci.0, R);
+    clock.close_gate(slots.holder(dead));
+    let reader = slots.get(slots.claim(engine.live.own(), &engine.live).expect("a slot"));
+    reader.set_pin(clock.visible());
+    engine.repair(dead).expect("finishes it");
+    reader.unpin();
+
+    let places: Vec<_> =
+        (0..head(engine).blocks_present.load(R)).filter(|b| engine.pages.entry(BlockNo(*b)) == entry).collect();
+    let (_, newest) = engine.pages.newest(PageNo(2)).expect("it was copied");
+    assert!(newest.place() != Place::Fast(stored) && newest.birth() == jci, "it was copied");
+    assert_eq!(places.into_iter().map(|b| Place::Fast(BlockNo(b))).collect::<Vec<_>>(), [newest.place()]);
+    assert!(!virt.is_dirty(), "its home is the other one's place: who stores there again makes an entry");
+}
+
+#[test]
+fn p17_two_places_of_one_age_are_not_chosen_between() {
+    // Failure: recovery believes one of the two, and the other may be the one that has the commit.
+    let dir = tempfile::tempdir().expect("a directory");
+    FileDisk::create(&dir.path().join("base")).expect("a new file");
+    let store = Store::assemble(parts(dir.path(), "region", MediumKind::Ram)).expect("a store");
+    commit(&mut store.session().expect("a slot"), Durability::Full, &[2, 3], 1);
+    let pages = &store.engine().pages;
+    let say = |block, birth| pages.store_entry(BlockNo(block), Some(Entry { page: PageNo(9), birth: Jci(birth) }));
+    say(10, 4);
+    say(11, 4);
+    let said = believed(pages, Jci(7));
+    assert!(matches!(said, Err(Error::Corrupt { .. })), "{said:?}");
+    say(12, 5);
+    let said = believed(pages, Jci(7)).expect("a younger one, which neither of them matters to");
+    assert_eq!(said.get(&PageNo(9)), Some(&(BlockNo(12), Jci(5))));
+    say(13, 8);
+    assert!(believed(pages, Jci(7)).expect("one that is too young").get(&PageNo(9)) == Some(&(BlockNo(12), Jci(5))));
 }
