@@ -247,3 +247,20 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_a_large_transaction_is_let_go() -> Result<()> {
+        // Failure: a connection keeps, as long as it lives, a list as long as its largest transaction has pages.
+        let (_dir, _store, mut session) = crate::whitebox::store();
+        session.begin_write()?;
+        session.write(0, &mark::empty(512))?;
+        (1..20_000).try_for_each(|page| session.write(page * 512, &[7; 512]))?;
+        session.prepare()?;
+        assert!(session.sorted.capacity() < 10_000, "{} pages", session.sorted.capacity());
+        Ok(())
+    }
+}
