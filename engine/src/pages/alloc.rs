@@ -587,11 +587,9 @@ impl Pages {
         let mut used: HashSet<Place> = keep.clone();
         for v in (1..live.len()).filter(|&v| live[v]).map(|v| VirtNo(v as u32)) {
             let place = self.virt(v).place();
-            match place {
+            if let Place::Fast(b) = place {
                 // a move that was not finished had given it to another, and no sweep would find it again
-                Place::Fast(b) => self.block(b).virt.store(v.0, R),
-                Place::Cold(c) => self.cold_owner(c).store(v.0, R),
-                Place::Home | Place::Free => {}
+                self.block(b).virt.store(v.0, R);
             }
             used.insert(place);
         }
