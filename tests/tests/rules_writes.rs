@@ -7,6 +7,8 @@ use nvlite_tests::rules::{PAGE, Rig, commit, offset, put_header};
 use nvlite_tests::sim::{Policy, mix};
 
 const BOTH: [MediumKind; 2] = [Dax, File];
+/// Two things that may be so or not.
+const CASES: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
 /// All bytes behind the header.
 fn bytes(s: &mut Session) -> Vec<u8> {
@@ -108,33 +110,38 @@ fn p1_a_write_of_any_length_at_any_place_is_kept() {
 
 #[test]
 fn p3_what_a_transaction_cuts_off_is_gone_when_it_grows_again() {
-    // Failure: the committed content shines through what is written after the cut, at once or after a crash.
-    for kind in BOTH {
-        for home in [false, true] {
-            let rig = Rig::new(kind);
-            let store = rig.open().unwrap();
-            let mut s = store.session().unwrap();
-            commit(&mut s, 8, 2..=8, 7, Full).unwrap();
-            if home {
-                store.checkpoint().unwrap();
-            }
-            let mut model = Model(vec![0; 100]);
-            model.0.extend(bytes(&mut s));
-            s.begin_write().unwrap();
-            model.header(&mut s, 8);
-            model.cut(&mut s, 2);
-            model.write(&mut s, offset(5) as usize + 300, b"new");
-            let mut got = vec![1; PAGE];
-            assert_eq!(s.read(offset(4), &mut got).unwrap(), PAGE);
-            assert!(got.iter().all(|b| *b == 0), "{kind:?}: a page that was not written since");
-            model.0.resize(offset(9) as usize, 0);
-            finish(&mut s);
-            model.check(&mut s, &format!("{kind:?}, home {home}"));
-            drop((s, store));
-            for after in [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)] {
-                model
-                    .check(&mut after.open().unwrap().session().unwrap(), &format!("{kind:?}, home {home}, recovered"));
-            }
+    // Failure: the committed content, or the transaction's own from before the cut, shines through what is written after it, at
+    // once or after a crash. A cut after a preparation takes effect later.
+    for (kind, home, prepared) in BOTH.into_iter().flat_map(|kind| CASES.map(|(home, prepared)| (kind, home, prepared)))
+    {
+        let case = format!("{kind:?}, home {home}, prepared {prepared}");
+        let rig = Rig::new(kind);
+        let store = rig.open().unwrap();
+        let mut s = store.session().unwrap();
+        commit(&mut s, 8, 2..=8, 7, Full).unwrap();
+        if home {
+            store.checkpoint().unwrap();
+        }
+        let mut model = Model(vec![0; 100]);
+        model.0.extend(bytes(&mut s));
+        s.begin_write().unwrap();
+        model.header(&mut s, 8);
+        model.write(&mut s, offset(5) as usize + 7, b"own");
+        if prepared {
+            s.prepare().unwrap();
+        }
+        model.cut(&mut s, 2);
+        model.write(&mut s, offset(5) as usize + 300, b"new");
+        let mut got = vec![1; PAGE];
+        assert_eq!(s.read(offset(4), &mut got).unwrap(), PAGE);
+        assert!(got.iter().all(|b| *b == 0), "{case}: a page that was not written since");
+        assert!(s.fetch(offset(4), PAGE).unwrap().is_none(), "{case}: a pointer to what is gone");
+        model.0.resize(offset(9) as usize, 0);
+        finish(&mut s);
+        model.check(&mut s, &case);
+        drop((s, store));
+        for after in [rig.crash(Policy::Newest), rig.crash(Policy::Oldest)] {
+            model.check(&mut after.open().unwrap().session().unwrap(), &format!("{case}, recovered"));
         }
     }
 }
