@@ -25,11 +25,12 @@ fn opened(rig: &Rig) -> (Arc<Store>, Arc<AtomicBool>) {
 
 /// Does over and over what fails, and looks for what is lost.
 fn loses_nothing(store: &Arc<Store>, mut fails: impl FnMut() -> bool) {
-    let taken = || (stat(store, "cold_blocks"), stat(store, "virtblocks_free"));
+    let blocks = || stat(store, "blocks_present") - stat(store, "blocks_free");
+    let taken = || (stat(store, "cold_blocks"), stat(store, "virtblocks_free"), blocks());
     (0..3).for_each(|_| assert!(fails(), "it has to fail")); // what waits for a grace period settles
     let before = taken();
     (0..5).for_each(|_| assert!(fails(), "it has to fail"));
-    assert_eq!(taken(), before, "cold blocks, free virtblocks");
+    assert_eq!(taken(), before, "cold blocks, free virtblocks, blocks");
 }
 
 #[test]
@@ -71,4 +72,28 @@ fn a_version_that_cannot_be_moved_costs_nothing() {
     }
     loses_nothing(&store, || commit(&mut s, 8, 2..=8, 9, Full).is_err());
     assert_eq!(stat(&store, "cold_blocks"), 0);
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_nothing() {
+    let rig = Rig::new(MediumKind::File);
+    let store = rig.open().unwrap();
+    commit(&mut store.session().unwrap(), 40, 2..=40, 1, Full).unwrap();
+    store.checkpoint().unwrap();
+    drop(store);
+    let after = rig.crash(Policy::Newest);
+    let mut parts = after.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
+    let unreadable = Arc::new(AtomicBool::new(false));
+    let its = unreadable.clone();
+    parts.base = hooked::base(parts.base, move |op| match op {
+        Op::Read if its.load(Ordering::SeqCst) => {
+            Err(Error::io("base".as_ref(), "read", std::io::Error::other("lost")))
+        }
+        _ => Ok(()),
+    });
+    let store = Store::assemble(parts).unwrap();
+    let mut s = store.session().unwrap();
+    commit(&mut s, 40, [2], 2, Full).unwrap(); // page 1 is in
+    unreadable.store(true, Ordering::SeqCst);
+    loses_nothing(&store, || commit(&mut s, 40, [30], 2, Full).is_err());
 }
