@@ -5,7 +5,7 @@
 use nvlite_engine::{Durability::Full, MediumKind::Dax, Session, Site, Store};
 use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, offset, put_header, stat};
-use nvlite_tests::sim::{Policy, mix};
+use nvlite_tests::sim::{Fault, Policy, mix};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -121,6 +121,33 @@ fn p17_a_page_has_one_place_after_a_copy_was_made_again() {
 }
 
 #[test]
+fn p17_a_page_has_one_place_after_it_was_brought_in_again() {
+    // Failure: the writer dies between saying that a block is the place of a page that it brings in from the cold file, and
+    // making it so; the next one brings it in again, and two blocks, of one age, claim to be the place.
+    for n in 0.. {
+        let rig = Rig::new(Dax);
+        let processes = Processes::new(&rig).unwrap();
+        let living = processes.start(1, |region| region).unwrap();
+        let (dying, mortal) = processes.start_mortal(2).unwrap();
+        let mut s = dying.session().unwrap();
+        commit(&mut s, 90, 2..=90, 1, Full).unwrap();
+        assert!(stat(&living, "cold_blocks") > 0);
+        mortal.dies_after(n);
+        let died = mortal.dies_in(move || {
+            commit(&mut s, 90, [90], 2, Full).unwrap();
+            s
+        });
+        processes.kill(2);
+        repairs(&living);
+        commit(&mut living.session().unwrap(), 90, [90], 3, Full).unwrap();
+        retires(&rig, &living, 2..=90, &format!("point {n}"));
+        if !died {
+            return assert!(n > 8, "{n} points");
+        }
+    }
+}
+
+#[test]
 fn p17_entries_of_pages_that_came_home_are_cleared_whoever_dies() {
     // Failure: pages of a large transaction come home from the cold file, and who wrote them dies before the entries of their
     // older blocks are cleared, or flushed. Who retires the transaction finds the pages at home, or the entries cleared, and
@@ -188,7 +215,11 @@ fn p17_what_a_half_applied_commit_superseded_is_kept_until_it_is_durable() {
             });
         };
         lap(&mut s);
-        lap(&mut s);
+        // all of that is retired and attested, and nothing of it at home
+        rig.world.fail(Some(Fault { after: 0, errno: libc::ENOSPC, times: u64::MAX }));
+        assert!(living.checkpoint().is_err());
+        rig.world.fail(None);
+        assert_eq!(stat(&living, "jci_low_water"), stat(&living, "jci_published"));
         let mut reader = reader(&living);
         let pointer = reader.fetch(offset(2), PAGE).unwrap().unwrap(); // nobody may store there: the page is copied
         reader.end_read();
