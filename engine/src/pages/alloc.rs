@@ -442,11 +442,11 @@ impl Pages {
         let page = self.virt(newest).page();
         let mut at = self.virt(newest).older();
         while at != VirtNo::NONE {
-            if let Place::Fast(b) = self.virt(at).place() {
-                if self.entry(b).is_some_and(|entry| entry.page == page) {
-                    self.store_entry(b, None);
-                }
-                // also one that is cleared: who did it may have died before this
+            // one that a dead writer cleared is flushed by the next retirement: its rebuild has noted that
+            if let Place::Fast(b) = self.virt(at).place()
+                && self.entry(b).is_some_and(|entry| entry.page == page)
+            {
+                self.store_entry(b, None);
                 self.flush_entry(Site::OlderEntry, b);
             }
             at = self.virt(at).older();
