@@ -97,3 +97,23 @@ fn a_page_that_cannot_be_read_costs_nothing() {
     unreadable.store(true, Ordering::SeqCst);
     loses_nothing(&store, || commit(&mut s, 40, [30], 2, Full).is_err());
 }
+
+#[test]
+fn a_page_for_which_room_has_to_be_made_costs_nothing() {
+    let store = Rig::new(MediumKind::File).open().unwrap();
+    let mut s = store.session().unwrap();
+    let used = || stat(&store, "virtblocks_present") - stat(&store, "virtblocks_free");
+    let pages = 4 * 160;
+    commit(&mut s, pages, 2..=pages, 1, Full).unwrap();
+    assert!(u64::from(pages) > 3 * stat(&store, "blocks_max"));
+    // the most that are in use while all pages come in, some at a time
+    let mut round = |byte| {
+        let turn = |page| commit(&mut s, pages, page..page + 20, byte, Full).map(|()| used()).unwrap();
+        (2..=pages - 20).step_by(20).map(turn).max().unwrap()
+    };
+    round(2);
+    let before = round(3);
+    (4..30).for_each(|byte| _ = round(byte));
+    let after = round(30);
+    assert!(after < 2 * before, "{before} virtblocks in use, then {after}");
+}
