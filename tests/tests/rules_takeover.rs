@@ -79,13 +79,17 @@ fn p17_a_page_has_one_place_after_a_commit_in_place_was_finished() {
             commit(&mut s, 9, [2], byte, Full).unwrap();
         }
         (0..2).for_each(|_| _ = living.checkpoint().unwrap());
+        let before = stat(&living, "pages_in_place");
         mortal.dies_after(n);
         let died = mortal.dies_in(move || {
             commit(&mut s, 9, [9], 4, Full).unwrap();
             s
         });
         processes.kill(2);
+        let (in_place, copied) = (stat(&living, "pages_in_place") > before, stat(&living, "pages_copied"));
         repairs(&living);
+        // a copy takes a block, and nobody reserved one
+        assert!(!in_place || stat(&living, "pages_copied") == copied, "point {n}: copied, for the pin of the dead");
         retires(&rig, &living, 2..=9, &format!("point {n}"));
         if !died {
             return assert!(n > 8, "{n} points");
