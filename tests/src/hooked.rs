@@ -1,6 +1,6 @@
-//! Files before whose every operation something happens: it waits, fails, or panics.
+//! Files before whose every operation something happens: it waits, fails, or panics. And memory around whose operations it does.
 
-use nvlite_engine::{BaseFile, BaseOpener, Disk, Result, Site};
+use nvlite_engine::{BaseFile, BaseOpener, Disk, MediumKind, Pmem, Region, Result, Site};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +28,16 @@ pub fn disk(disk: Arc<dyn Disk>, hook: impl Fn(Op) -> Result<()> + Send + Sync +
 /// `base`, before whose handles' every operation `hook` is called.
 pub fn base(base: Arc<dyn BaseOpener>, hook: impl Fn(Op) -> Result<()> + Send + Sync + 'static) -> Arc<dyn BaseOpener> {
     Arc::new(HookedBase(base, Arc::new(hook)))
+}
+
+/// `region`, in front of and behind whose every store, flush and fence `hook` is called.
+///
+/// # Panics
+/// If it is a file.
+#[allow(clippy::panic, reason = "a test that asks for this is wrong")]
+pub fn memory(region: Region, hook: impl Fn() + Send + Sync + 'static) -> Region {
+    let Region::Pmem(inner) = region else { panic!("{:?} is no memory", region.kind()) };
+    Region::Pmem(Arc::new(HookedMemory(inner, hook)))
 }
 
 impl<D: std::ops::Deref<Target: Disk> + Send + Sync> Disk for Hooked<D> {
@@ -80,5 +90,55 @@ impl BaseOpener for HookedBase {
     }
     fn identity(&self) -> Result<Option<(u64, u64)>> {
         self.0.identity()
+    }
+}
+
+struct HookedMemory<F>(Arc<dyn Pmem>, F);
+
+impl<F: Fn()> HookedMemory<F> {
+    fn operation<T>(&self, operation: impl FnOnce(&dyn Pmem) -> T) -> T {
+        (self.1)();
+        let answer = operation(self.0.as_ref());
+        (self.1)();
+        answer
+    }
+}
+
+impl<F: Fn() + Send + Sync> Pmem for HookedMemory<F> {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn kind(&self) -> MediumKind {
+        self.0.kind()
+    }
+    fn base(&self) -> *const u8 {
+        self.0.base()
+    }
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn allocate(&self, off: u64, len: u64) -> Result<()> {
+        self.0.allocate(off, len)
+    }
+    fn load(&self, off: u64, into: &mut [u8]) {
+        self.0.load(off, into);
+    }
+    fn store(&self, off: u64, bytes: &[u8]) {
+        self.operation(|memory| memory.store(off, bytes));
+    }
+    fn zero(&self, off: u64, len: u64) {
+        self.operation(|memory| memory.zero(off, len));
+    }
+    fn store_u64(&self, off: u64, value: u64) {
+        self.operation(|memory| memory.store_u64(off, value));
+    }
+    fn stream(&self, site: Site, off: u64, bytes: &[u8]) {
+        self.operation(|memory| memory.stream(site, off, bytes));
+    }
+    fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
+        self.operation(|memory| memory.flush(site, off, len))
+    }
+    fn fence(&self, site: Site) {
+        self.operation(|memory| memory.fence(site));
     }
 }

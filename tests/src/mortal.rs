@@ -1,16 +1,15 @@
 //! Death in the middle of something, as the memory sees it: a thread that stops there for ever, and whose flushes the kernel
 //! has waited for.
 
+use crate::hooked;
 use crate::sim::World;
-use nvlite_engine::{MediumKind, Pmem, Region, Result, Site};
-use std::path::Path;
+use nvlite_engine::Region;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Memory whose user stops for ever at the point that was chosen: in front of an operation, or behind it, when what follows
+/// A user of memory, who stops for ever at the point that was chosen: in front of an operation, or behind it, when what follows
 /// outside of this memory is not done yet.
 pub struct Mortal {
-    inner: Arc<dyn Pmem>,
     world: Arc<World>,
     left: AtomicU64,
     panics: AtomicBool,
@@ -19,31 +18,31 @@ pub struct Mortal {
 }
 
 impl Mortal {
-    /// Over `region`, which is memory of `world`; nobody dies yet.
+    /// `region`, which is memory of `world`, and its user; nobody dies yet.
     ///
     /// # Panics
     /// If it is a file.
-    #[allow(clippy::panic, reason = "a test that asks for this is wrong")]
-    pub fn over(region: Region, world: &Arc<World>) -> Arc<Mortal> {
-        let Region::Pmem(inner) = region else { panic!("{:?} is no memory", region.kind()) };
+    pub fn over(region: Region, world: &Arc<World>) -> (Region, Arc<Mortal>) {
         let (left, panics) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
         let world = Arc::clone(world);
-        Arc::new(Mortal { inner, world, left, panics, dead: Mutex::new(false), bell: Condvar::new() })
+        let user = Arc::new(Mortal { world, left, panics, dead: Mutex::new(false), bell: Condvar::new() });
+        let its = user.clone();
+        (hooked::memory(region, move || its.step()), user)
     }
 
-    /// Its user dies at the `n`-th point from now on, counted from 0: each store, flush or fence has one in front of it and one
+    /// Dies at the `n`-th point from now on, counted from 0: each store, flush or fence has one in front of it and one
     /// behind it.
     pub fn dies_after(&self, n: u64) {
         self.left.store(n, Ordering::SeqCst);
     }
 
-    /// Its user panics there instead, once, and lives on.
+    /// Panics there instead, once, and lives on.
     pub fn panics_after(&self, n: u64) {
         self.panics.store(true, Ordering::SeqCst);
         self.dies_after(n);
     }
 
-    /// Waits until its user is dead or `done`; true if dead.
+    /// Waits until it is dead or `done`; true if dead.
     pub fn await_death(&self, done: impl Fn() -> bool) -> bool {
         let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
         while !*dead && !done() {
@@ -67,13 +66,6 @@ impl Mortal {
         self.await_death(|| done.load(Ordering::SeqCst))
     }
 
-    fn operation<T>(&self, operation: impl FnOnce(&dyn Pmem) -> T) -> T {
-        self.step();
-        let answer = operation(self.inner.as_ref());
-        self.step();
-        answer
-    }
-
     fn step(&self) {
         let count_down = |left: u64| (left != u64::MAX && left > 0).then(|| left - 1);
         if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count_down) == Err(0) {
@@ -88,44 +80,5 @@ impl Mortal {
                 std::thread::park();
             }
         }
-    }
-}
-
-impl Pmem for Mortal {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn kind(&self) -> MediumKind {
-        self.inner.kind()
-    }
-    fn base(&self) -> *const u8 {
-        self.inner.base()
-    }
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-    fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        self.inner.allocate(off, len)
-    }
-    fn load(&self, off: u64, into: &mut [u8]) {
-        self.inner.load(off, into);
-    }
-    fn store(&self, off: u64, bytes: &[u8]) {
-        self.operation(|memory| memory.store(off, bytes));
-    }
-    fn zero(&self, off: u64, len: u64) {
-        self.operation(|memory| memory.zero(off, len));
-    }
-    fn store_u64(&self, off: u64, value: u64) {
-        self.operation(|memory| memory.store_u64(off, value));
-    }
-    fn stream(&self, site: Site, off: u64, bytes: &[u8]) {
-        self.operation(|memory| memory.stream(site, off, bytes));
-    }
-    fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
-        self.operation(|memory| memory.flush(site, off, len))
-    }
-    fn fence(&self, site: Site) {
-        self.operation(|memory| memory.fence(site));
     }
 }

@@ -52,8 +52,9 @@ impl Processes {
     pub fn start_mortal(&self, no: u32) -> Result<(Arc<Store>, Arc<Mortal>)> {
         let mut mortal = None;
         let store = self.start(no, |region| {
-            let memory = Mortal::over(region, &self.rig.world);
-            Region::Pmem(mortal.insert(memory).clone())
+            let (region, user) = Mortal::over(region, &self.rig.world);
+            mortal = Some(user);
+            region
         })?;
         Ok((store, mortal.unwrap_or_else(|| unreachable!("it was wrapped"))))
     }

@@ -3,10 +3,10 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::format::mark;
-use nvlite_engine::{Durability::Full, Error, MediumKind, Pmem, Region, Session, Site, Store};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Session, Store};
+use nvlite_tests::hooked;
 use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, prepare, put_header, stat};
 use nvlite_tests::sim::{Fault, Policy};
-use std::path::Path;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
@@ -258,58 +258,7 @@ fn p2_a_pinned_reader_keeps_its_snapshot_under_commits_larger_than_the_gate() {
     }
 }
 
-/// Memory in front of whose every store, flush and fence something happens.
-struct Before<F> {
-    inner: Arc<dyn Pmem>,
-    f: F,
-}
-
-impl<F: Fn() + Send + Sync> Pmem for Before<F> {
-    fn path(&self) -> &Path {
-        self.inner.path()
-    }
-    fn kind(&self) -> MediumKind {
-        self.inner.kind()
-    }
-    fn base(&self) -> *const u8 {
-        self.inner.base()
-    }
-    fn len(&self) -> u64 {
-        self.inner.len()
-    }
-    fn allocate(&self, off: u64, len: u64) -> nvlite_engine::Result<()> {
-        self.inner.allocate(off, len)
-    }
-    fn load(&self, off: u64, into: &mut [u8]) {
-        self.inner.load(off, into);
-    }
-    fn store(&self, off: u64, bytes: &[u8]) {
-        (self.f)();
-        self.inner.store(off, bytes);
-    }
-    fn zero(&self, off: u64, len: u64) {
-        (self.f)();
-        self.inner.zero(off, len);
-    }
-    fn store_u64(&self, off: u64, value: u64) {
-        (self.f)();
-        self.inner.store_u64(off, value);
-    }
-    fn stream(&self, site: Site, off: u64, bytes: &[u8]) {
-        (self.f)();
-        self.inner.stream(site, off, bytes);
-    }
-    fn flush(&self, site: Site, off: u64, len: u64) -> u64 {
-        (self.f)();
-        self.inner.flush(site, off, len)
-    }
-    fn fence(&self, site: Site) {
-        (self.f)();
-        self.inner.fence(site);
-    }
-}
-
-/// Commits while a reader arrives in front of every store.
+/// Commits while a reader arrives in front of and behind every store.
 fn arrivals_in_the_middle() {
     let size = 2 * GATE_PAGES;
     let rig = Rig::with_budget(MediumKind::Dax, 1 << 20);
@@ -332,9 +281,7 @@ fn arrivals_in_the_middle() {
         nvlite_engine::shm::Segment::private(nvlite_engine::mapping_len(1 << 20, MediumKind::Dax)).unwrap(),
         nvlite_engine::shm::Liveness::solo(),
     );
-    if let Region::Pmem(inner) = parts.region {
-        parts.region = Region::Pmem(Arc::new(Before { inner, f: arrive }));
-    }
+    parts.region = hooked::memory(parts.region, arrive);
     let store = Store::assemble(parts).unwrap();
     let mut s = store.session().unwrap();
     hot(&mut s, size);
@@ -353,7 +300,7 @@ fn arrivals_in_the_middle() {
 #[test]
 fn p2_a_reader_that_arrives_in_the_middle_of_a_large_commit_sees_nothing_of_it() {
     // Failure: a commit too large for the gate stores in place where no pin is, and a reader that pins between two of its stores
-    // reads page A new and page B old. Here a reader arrives in front of every store.
+    // reads page A new and page B old. Here a reader arrives in front of and behind every store.
     // In one thread, which waits for itself if the gate is closed.
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -1,17 +1,15 @@
-//! Rules of what is done for the dead: a process that dies in front of each store, flush and fence of a commit, and another
-//! one that lives and goes on.
+//! Rules of what is done for the dead: a process that dies at each point of a commit, in front of or behind a store, flush or
+//! fence, and another one that lives and goes on.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::{Durability::Full, Error, MediumKind, Session, Store};
-use nvlite_tests::mortal::Mortal;
 use nvlite_tests::processes::Processes;
 use nvlite_tests::rules::{Rig, all_are, byte, commit, offset, put_header, stat};
 use nvlite_tests::sim::Policy;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// A machine with commits 1 to 3 on it, on which a process died in front of operation `n` of commit 4. The other process,
+/// A machine with commits 1 to 3 on it, on which a process died at point `n` of commit 4. The other process,
 /// and whether one had to die.
 fn dies_in_commit_4(n: u64) -> (Rig, Processes, Arc<Store>, bool) {
     let before = |byte, _: &mut Session, living: &Arc<Store>| {
@@ -31,32 +29,19 @@ fn dies_in(
 ) -> (Rig, Processes, Arc<Store>, bool) {
     let rig = Rig::new(MediumKind::Dax);
     let processes = Processes::new(&rig).unwrap();
-    let (mut mortal, living) = (None, processes.start(1, |region| region).unwrap());
-    let dying = processes.start(2, |region| {
-        let memory = Mortal::over(region, &rig.world);
-        mortal = Some(memory.clone());
-        nvlite_engine::Region::Pmem(memory)
-    });
-    let mut s = dying.unwrap().session().unwrap();
+    let living = processes.start(1, |region| region).unwrap();
+    let (dying, mortal) = processes.start_mortal(2).unwrap();
+    let mut s = dying.session().unwrap();
     for byte in 1..=3 {
         before(byte, &mut s, &living);
         commit(&mut s, 4, 2..=4, byte, Full).unwrap();
     }
     before(4, &mut s, &living);
-    let (mortal, done) = (mortal.unwrap(), Arc::new(AtomicBool::new(false)));
     mortal.dies_after(n);
-    let its = done.clone();
-    // never joined: the dead stay where they are
-    let keep = Arc::new(Mutex::new(None::<Session>));
-    std::thread::spawn(move || {
+    let died = mortal.dies_in(move || {
         last(&mut s);
-        its.store(true, Ordering::SeqCst);
-        *keep.lock().unwrap() = Some(s);
-        loop {
-            std::thread::park();
-        }
+        s
     });
-    let died = mortal.await_death(|| done.load(Ordering::SeqCst));
     processes.kill(2);
     (rig, processes, living, died)
 }

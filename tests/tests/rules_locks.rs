@@ -1,7 +1,7 @@
 //! Rules of what holds a lock and how it ends: maintenance, refusals, panics, cuts and commits without it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
-use nvlite_engine::{Disk, Durability::Full, Error, MediumKind, Options, Region, Result, Session, Site, Store};
+use nvlite_engine::{Disk, Durability::Full, Error, MediumKind, Options, Result, Session, Site, Store};
 use nvlite_tests::hooked::{self, Op};
 use nvlite_tests::mortal::Mortal;
 use nvlite_tests::plain_base::PlainBase;
@@ -47,15 +47,15 @@ fn p2_a_panic_in_the_middle_of_a_commit_fails_the_region() {
         let rig = Rig::new(MediumKind::Dax);
         let segment = nvlite_engine::shm::Segment::private(nvlite_engine::mapping_len(rig.budget(), rig.kind()));
         let mut parts = rig.parts(segment.unwrap(), nvlite_engine::shm::Liveness::solo());
-        let memory = Mortal::over(parts.region, &rig.world);
-        parts.region = Region::Pmem(memory.clone());
+        let user;
+        (parts.region, user) = Mortal::over(parts.region, &rig.world);
         let store = Store::assemble(parts).unwrap();
         let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
         (1..=3).for_each(|byte| commit(&mut s, 4, 2..=4, byte, Full).unwrap());
         prepare(&mut s, 4, 2..=4, 4).unwrap();
-        memory.panics_after(n);
+        user.panics_after(n);
         let caught = catch_unwind(AssertUnwindSafe(|| s.commit(Full)));
-        memory.dies_after(u64::MAX);
+        user.dies_after(u64::MAX);
         drop(s);
         if let Ok(done) = caught {
             done.unwrap();
