@@ -109,7 +109,7 @@ impl Engine {
         undisturbed: bool,
         base: &dyn BaseFile,
     ) -> Result<()> {
-        let n = pages.iter().filter(|(_, w)| matches!(w, Written::Ranges { .. })).count() as u32;
+        let copies = pages.iter().filter(|(_, w)| matches!(w, Written::Ranges { .. })).count() as u32;
         let keep = |p: PageNo| set.builds_on(p);
         for &(page, written) in pages.iter().filter(|_| !undisturbed) {
             if let Written::Ranges { fresh: false, .. } = written
@@ -118,6 +118,9 @@ impl Engine {
                 return Err(self.no_room("a page to change"));
             }
         }
+        // One more than it can use itself: a block that a writer took and died before it gave it to a page is out of use until
+        // its commit is finished, and whoever finishes that takes another (P13).
+        let n = if copies == 0 { 0 } else { copies + 1 };
         if self.pages.free_blocks() < n && self.ensure_blocks(n, &keep, base)? < n {
             return Err(self.no_room("the versions of a commit"));
         }
