@@ -25,8 +25,8 @@ const GROW: u64 = 1 << 20;
 const SPARE: u64 = 8 << 20;
 /// For how long an attempt to grow that found no room keeps others from trying that can do without.
 const NO_ROOM: u64 = 100_000_000;
-/// Virtblocks made present at a time.
-const GROW_VIRTS: u32 = 16384;
+/// Virtblocks made present at a time, at most and at least.
+const GROW_VIRTS: [u32; 2] = [16384, 1024];
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
 const AHEAD: usize = 16;
 /// Entries cleared under one fence at most.
@@ -71,7 +71,7 @@ impl Pins {
 }
 
 impl Pages {
-    fn free_stack(&self) -> &[AtomicU32] {
+    pub(super) fn free_stack(&self) -> &[AtomicU32] {
         self.shared.array(self.shared.places.free, u64::from(self.geo().layout.max_blocks))
     }
 
@@ -114,9 +114,14 @@ impl Pages {
                 virt.move_to(Place::Home); // on its way to be free, after a death: its block must not be
             }
         }
+        for b in 0..head.blocks_present.load(R) {
+            self.block(BlockNo(b)).stored.store(0, R); // who has bytes noted is not noted again
+        }
         head.free_blocks.store(0, Ordering::Release);
         head.blocks_present.store(0, Ordering::Release);
         head.sweep_hand.store(0, R);
+        // who took over a dead holder's lock has noted all blocks: of larger ones there may be no such numbers
+        head.touched.store(0, R);
         if let Some(pmem) = &self.pmem {
             pmem.zero(entries, len);
             pmem.flush(Site::ForgetEntries, entries, len);
@@ -274,10 +279,12 @@ impl Pages {
     /// Makes sure that `n` virtblocks can be taken.
     pub fn reserve_virts(&self, n: u32) -> Result<()> {
         let head = self.shared.head();
+        // a repair goes through all: no more than a small fast tier may use
+        let step = self.geometry().map_or(u32::MAX, |g| 8 * g.layout.max_blocks).clamp(GROW_VIRTS[1], GROW_VIRTS[0]);
         while head.free_virts.load(R) < n {
             let present = head.virts_present.load(R);
             let first = present.max(1);
-            if u64::from(present) + u64::from(GROW_VIRTS) > MAX_VIRTS {
+            if u64::from(present) + u64::from(step) > MAX_VIRTS {
                 return Err(Error::Full {
                     path: self.shared.region().to_owned(),
                     what: "page versions",
@@ -285,13 +292,13 @@ impl Pages {
                 });
             }
             let size = size_of::<Virt>() as u64;
-            let (at, len) = (self.shared.places.virts + u64::from(present) * size, u64::from(GROW_VIRTS) * size);
+            let (at, len) = (self.shared.places.virts + u64::from(present) * size, u64::from(step) * size);
             self.shared.segment.commit(at, len)?;
             self.shared.segment.prefer_huge(at, len);
-            for v in (first..present + GROW_VIRTS).rev() {
+            for v in (first..present + step).rev() {
                 self.push_virt(VirtNo(v));
             }
-            head.virts_present.store(present + GROW_VIRTS, Ordering::Release);
+            head.virts_present.store(present + step, Ordering::Release);
         }
         Ok(())
     }
@@ -646,17 +653,20 @@ impl Pages {
         }
     }
 
-    /// Keeps of the free stack what is free: below its top, in use by nobody, and only once.
+    /// Keeps of the free stack what is free: below its top, in use by nobody, and only once. Until that is done the top stays, for what
+    /// is above it when a repair dies is out of use, and the next one may lack it to finish a commit.
     fn rebuild_stack(&self, used: &mut HashSet<Place>) {
-        let head = self.shared.head();
-        let top = head.free_blocks.load(R);
-        head.free_blocks.store(0, R);
-        for i in 0..top as usize {
-            let b = BlockNo(self.free_stack()[i].load(R));
+        let (head, stack, mut kept) = (self.shared.head(), self.free_stack(), 0);
+        for i in 0..head.free_blocks.load(R) as usize {
+            let b = BlockNo(stack[i].load(R));
             if b.0 < head.blocks_present.load(R) && used.insert(Place::Fast(b)) {
-                self.push_block(b);
+                self.block(b).virt.store(0, R);
+                self.block(b).flags.store(0, R);
+                stack[kept].store(b.0, R); // read already
+                kept += 1;
             }
         }
+        head.free_blocks.store(kept as u32, Ordering::Release);
     }
 
     /// Clears the entry of an unreachable block if its page is to have another place of the same birth: that of the commit in
