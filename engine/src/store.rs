@@ -95,6 +95,21 @@ impl Store {
         self.engine().shared.head().failed.store(0, crate::base::sync::Ordering::SeqCst);
     }
 
+    /// What is wrong with the structures of the mapping, which no call would tell. For tests of what is done after a death.
+    ///
+    /// # Errors
+    /// `Busy` while somebody writes; what [`Session::begin_write`] tells of a repair.
+    #[doc(hidden)]
+    pub fn audit(&self) -> Result<Vec<String>> {
+        let engine = self.engine();
+        if !engine.hold_past_maintenance(engine.keeper)? {
+            return Err(Error::Busy("another connection is writing"));
+        }
+        let wrong = engine.pages.audit();
+        engine.shared.head().writer.release(engine.shared.slots(), engine.keeper);
+        Ok(wrong)
+    }
+
     /// Attaches: recovers the region if nobody is attached, adopts a stock base file if it is unmarked.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Test support: the crash simulator.
 
 pub mod child;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))] // see `stores`
+pub mod deaths;
 pub mod hooked;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))] // calls and registers of that machine
 pub mod life;
@@ -12,3 +14,5 @@ pub mod processes;
 pub mod rules;
 pub mod sim;
 pub mod sql;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))] // registers of that machine
+pub mod stores;

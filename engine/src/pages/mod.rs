@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod arena;
+mod audit;
 mod cold;
 pub mod heads;
 pub mod virt;
