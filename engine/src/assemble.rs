@@ -349,17 +349,17 @@ impl Engine {
         let base = base.as_ref();
         let head = self.shared.head();
         self.shared.slots().reap_dead(&self.live);
-        if !self.hold(self.keeper)? {
+        if !self.hold(self.maintainer)? {
             return Ok(false);
         }
         let result = self.write_all_home(base);
-        head.writer.release(self.shared.slots(), self.keeper);
+        head.writer.release(self.shared.slots(), self.maintainer);
         result
     }
 
     fn write_all_home(&self, base: &dyn BaseFile) -> Result<bool> {
         let published = self.shared.published();
-        self.flush(self.keeper, published)?;
+        self.flush(self.maintainer, published)?;
         let mut size = (0, 4096);
         if let Some(geo) = self.pages.geometry() {
             // what the superblock is going to attest must be durable at its place, which on `file` is the home
@@ -367,7 +367,7 @@ impl Engine {
                 return Ok(false);
             }
             let dirty = crate::retire::Which::These(self.dirty_pages());
-            if !self.write_homes(self.keeper, &dirty, true, base)? {
+            if !self.write_homes(self.maintainer, &dirty, true, base)? {
                 return Ok(false);
             }
             size = (self.pages_at(published, base)?, geo.arena.size());

@@ -589,7 +589,7 @@ impl Attached {
         }
         if engine.shared.check().is_ok() {
             // before the wait for the lock, which may end without it; that this fails is told by the region, which fails, too
-            let _ = engine.flush(engine.keeper, engine.shared.published());
+            let _ = engine.flush(engine.maintainer, engine.shared.published());
         }
         let _lock = AttachLock::take(&lock_file, PATIENCE)?;
         let last = !engine.live.anyone_else();
@@ -614,9 +614,9 @@ fn leave(engine: &Engine, last: bool) -> Result<bool> {
     if engine.shared.check().is_err() {
         return Ok(false);
     }
-    engine.flush(engine.keeper, engine.shared.published())?;
+    engine.flush(engine.maintainer, engine.shared.published())?;
     if !last {
-        engine.shared.slots().release(engine.keeper);
+        engine.shared.slots().release(engine.maintainer);
         return Ok(false);
     }
     Ok(engine.shall_finish() && engine.finish_all()?)

@@ -156,9 +156,9 @@ pub struct Engine {
     pub id: RegionId,
     /// Base file's device and inode when it was attached (P14).
     pub base_identity: Option<(u64, u64)>,
-    /// Connection slot of the process's own maintenance, by whoever does it under the writer lock. The thread of that name
-    /// (`keeper`), which works without that lock, has a slot of its own.
-    pub keeper: SlotNo,
+    /// Connection slot of the process's own maintenance, by whoever does it under the writer lock. The keeper, a thread that
+    /// works without that lock, has one of its own.
+    pub maintainer: SlotNo,
     /// Steps of retirement after which one who waited for the next gave up: nobody of this process waits for that again.
     pub stood_at: AtomicU64,
     fork: ForkGuard,
@@ -182,7 +182,7 @@ impl Engine {
         let id = superblock.region;
         let seed = seed(id, superblock.incarnation);
         let pages = Pages::new(shared.clone(), pmem, cold, id, superblock.budget);
-        let keeper = shared.slots().claim(live.own(), &live)?;
+        let maintainer = shared.slots().claim(live.own(), &live)?;
         let base_identity = base.identity()?;
         let fork = ForkGuard::new()?;
         Ok(Engine {
@@ -196,7 +196,7 @@ impl Engine {
             seed,
             id,
             base_identity,
-            keeper,
+            maintainer,
             stood_at: AtomicU64::new(u64::MAX),
             fork,
         })

@@ -196,7 +196,7 @@ impl Engine {
         head.sweep_hand.store(hand, R);
         if freed < want && !dirty.is_empty() {
             let which = if self.mapped() { Which::These(dirty.clone()) } else { Which::Logged };
-            if !self.write_homes(self.keeper, &which, true, base)? {
+            if !self.write_homes(self.maintainer, &which, true, base)? {
                 return Ok(None);
             }
             for page in dirty {

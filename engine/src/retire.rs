@@ -94,7 +94,7 @@ impl Engine {
                     let is = |virt: &Virt, dirty| virt.is_dirty() == dirty && matches!(virt.place(), Place::Cold(_));
                     let all = || heads::all(&self.shared).map(|(page, v)| (page, self.pages.virt(v)));
                     let dirty = all().filter(|(_, virt)| is(virt, true)).map(|(page, _)| page).collect();
-                    if !self.write_homes(self.keeper, &Which::These(dirty), true, base)? {
+                    if !self.write_homes(self.maintainer, &Which::These(dirty), true, base)? {
                         return Ok(false);
                     }
                     // the home is the place from now on: an older block's entry must not outlive the record, or the next
@@ -130,7 +130,7 @@ impl Engine {
                     }
                 }
             }
-            Region::Disk(_) => self.write_homes(self.keeper, &Which::Logged, true, base),
+            Region::Disk(_) => self.write_homes(self.maintainer, &Which::Logged, true, base),
         }
     }
 

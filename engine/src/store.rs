@@ -102,11 +102,11 @@ impl Store {
     #[doc(hidden)]
     pub fn audit(&self) -> Result<Vec<String>> {
         let engine = self.engine();
-        if !engine.hold_past_maintenance(engine.keeper)? {
+        if !engine.hold_past_maintenance(engine.maintainer)? {
             return Err(Error::Busy("another connection is writing"));
         }
         let wrong = engine.pages.audit();
-        engine.shared.head().writer.release(engine.shared.slots(), engine.keeper);
+        engine.shared.head().writer.release(engine.shared.slots(), engine.maintainer);
         Ok(wrong)
     }
 
