@@ -5,8 +5,8 @@ use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
 use crate::format::entry::Entry;
 use crate::format::journal::Change;
-use crate::pages::alloc::Pins;
-use crate::pages::virt::{FETCHED, Place, Virt};
+use crate::pages::pins::Pins;
+use crate::pages::virt::{Place, Virt};
 use crate::pages::{Pages, heads};
 use crate::shared::count;
 
@@ -18,12 +18,8 @@ pub struct Apply<'a> {
     pub pages: &'a Pages,
     /// The commit.
     pub jci: Jci,
-    /// What readers pin, `visible` included unless the gate is closed.
+    /// What readers look at, `visible` included unless the gate is closed: only then are stores in place allowed.
     pub pins: &'a Pins,
-    /// Whether stores in place are allowed: the gate is closed.
-    pub in_place: bool,
-    /// Whether some connection has fetched pointers out; which blocks they point into, the blocks say.
-    pub fetches: bool,
     /// Whether a dead writer may have applied some of it.
     pub again: bool,
     /// Virtblocks made for the shadow blocks that the record names; empty when a dead writer's record is applied.
@@ -70,19 +66,11 @@ impl Apply<'_> {
         self.link(page, v);
     }
 
-    /// Whether a connection reads that version now, by its pin or by a pointer into the block. One that is about to hand
-    /// out a pointer has had its pin since before the gate was closed.
-    fn is_seen(&self, virt: &Virt, b: BlockNo) -> bool {
-        let fetched = self.fetches && self.pages.block(b).flags.load(Ordering::Acquire) >= FETCHED;
-        fetched || self.pins.within(virt.birth(), self.jci)
-    }
-
     /// The block of `virt`, if it may be stored to: it is this commit's own, or nobody sees it.
     fn own_block(&self, virt: &Virt) -> Option<BlockNo> {
-        match virt.place() {
-            Place::Fast(b) if virt.birth() == self.jci || (self.in_place && !self.is_seen(virt, b)) => Some(b),
-            _ => None,
-        }
+        let Place::Fast(b) = virt.place() else { return None };
+        let unseen = || self.pins.let_store(self.pages.block(b), virt.birth(), self.jci);
+        (virt.birth() == self.jci || unseen()).then_some(b)
     }
 
     /// Why a group of ranges cannot be applied, for who applies what another one reserved for.

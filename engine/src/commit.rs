@@ -7,7 +7,7 @@ use crate::base::{Error, Jci, PageNo, Result, VirtNo};
 use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::{Change, HEADER, Header, MAX_PARTS, Packer, SLOT, groups};
 use crate::medium::Site;
-use crate::pages::alloc::Pins;
+use crate::pages::pins::Pins;
 use crate::pages::virt::Place;
 use crate::shared::count;
 use crate::shm::SlotNo;
@@ -88,8 +88,8 @@ impl Engine {
         if gate {
             head.clock.close_gate(slots.holder(slot));
         }
-        prepared.pins.gather(&self.pages, Some(slot), (!gate).then(|| head.clock.visible()));
-        self.apply_record(jci, &mut prepared.packer, &prepared.pins, gate, shadow);
+        prepared.pins.gather(slots, Some(slot), (!gate).then(|| head.clock.visible()));
+        self.apply_record(jci, &mut prepared.packer, &prepared.pins, shadow);
         if prepared.shrinks {
             head.shrunk.store(jci.0, R);
         }
@@ -161,16 +161,8 @@ impl Engine {
         }
     }
 
-    fn apply_record(
-        &self,
-        jci: Jci,
-        packer: &mut Packer,
-        pins: &Pins,
-        in_place: bool,
-        shadow: &dyn Fn(PageNo) -> Option<VirtNo>,
-    ) {
-        let fetches = self.shared.slots().fetches_out();
-        let apply = Apply { pages: &self.pages, jci, pins, in_place, fetches, again: false, shadow };
+    fn apply_record(&self, jci: Jci, packer: &mut Packer, pins: &Pins, shadow: &dyn Fn(PageNo) -> Option<VirtNo>) {
+        let apply = Apply { pages: &self.pages, jci, pins, again: false, shadow };
         let page_size = self.pages.geo().arena.size();
         for i in 0..packer.parts() {
             for (page, change) in groups(&packer.part_mut(i)[HEADER..], page_size).flatten() {
@@ -253,11 +245,10 @@ impl Engine {
         let mut pins = Pins::default();
         let visible = head.clock.gate_owner().is_none().then(|| head.clock.visible());
         // the dead one's would have moved along; our own is not left out: we may be a reader who met a dead writer
-        pins.gather(&self.pages, Some(dead), visible);
         // a closed gate: the dead writer may have stored in place, and only what no pin saw. What a reader sees that has not
         // looked at the gate yet is copied all the same
-        let (in_place, fetches) = (visible.is_none(), self.shared.slots().fetches_out());
-        let apply = Apply { pages: &self.pages, jci, pins: &pins, in_place, fetches, again: true, shadow: &|_| None };
+        pins.gather(self.shared.slots(), Some(dead), visible);
+        let apply = Apply { pages: &self.pages, jci, pins: &pins, again: true, shadow: &|_| None };
         for (page, change) in changes {
             // a shadow block has its block already
             if let Change::Ranges { fresh, .. } = change

@@ -8,8 +8,8 @@ use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::engine::{Engine, Region};
 use crate::medium::{BaseFile, Site};
-use crate::pages::alloc::Pins;
 use crate::pages::heads;
+use crate::pages::pins::Pins;
 use crate::pages::virt::Place;
 use crate::retire::{LAST, Which};
 use crate::shared::tally;
@@ -147,7 +147,7 @@ impl Engine {
     ) -> Result<Option<u32>> {
         let (head, present) = (self.shared.head(), self.shared.head().blocks_present.load(R));
         let mut pins = Pins::default();
-        pins.gather(&self.pages, None, Some(head.clock.visible()));
+        pins.gather(self.shared.slots(), None, Some(head.clock.visible()));
         let (mut freed, mut dirty) = (0, Vec::new());
         // beyond the end of the database nothing is current; what a reader from before the cut needs stays
         let size = self.pages_at(head.clock.published(), base)?;

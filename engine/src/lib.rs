@@ -44,6 +44,13 @@ mod stats;
 mod whitebox;
 mod writeset;
 
+/// What the models share with the product beside [`shm`].
+#[cfg(loom)]
+pub mod models {
+    pub use crate::pages::pins::Pins;
+    pub use crate::pages::virt::Block;
+}
+
 pub use assemble::{Parts, keep_unmarked, mapping_len, region_len};
 pub use base::{Error, Jci, PageNo, Result};
 pub use engine::Region;

@@ -5,10 +5,11 @@
 //! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
 //! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
 
-use super::virt::{Block, ENTRY_CHANGED, FETCHED, Place, Virt};
+use super::pins::Pins;
+use super::virt::{Block, ENTRY_CHANGED, Place, Virt};
 use super::{Pages, heads};
 use crate::base::bytes::prefetch;
-use crate::base::sync::{AtomicU32, Ordering, fence};
+use crate::base::sync::{AtomicU32, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::format::entry::Entry;
 use crate::format::journal::SLOT;
@@ -31,44 +32,6 @@ const GROW_VIRTS: [u32; 2] = [16384, 1024];
 const AHEAD: usize = 16;
 /// Entries cleared under one fence at most.
 const CLEAR: usize = 512;
-
-/// What readers pin, gathered once per commit.
-#[derive(Default, Debug)]
-pub struct Pins {
-    pins: Vec<u64>,
-    /// Readers to come pin this or newer; `None` if they will only see the commit that is being made.
-    visible: Option<Jci>,
-}
-
-impl Pins {
-    /// Gathers the pins of all slots, and `visible` unless it moves with the commit, behind the gate. `except` is the slot
-    /// whose pin moves with the commit, too.
-    pub fn gather(&mut self, pages: &Pages, except: Option<crate::shm::SlotNo>, visible: Option<Jci>) {
-        if visible.is_some() {
-            // pairs with the fence of a pinning reader: whoever was not pinned yet here pins `visible` or newer (P2);
-            // closing the gate has such a fence of its own
-            fence(Ordering::SeqCst);
-        }
-        pages.shared.slots().pins_but(except, &mut self.pins);
-        self.pins.extend(visible.map(|v| v.0));
-        self.pins.sort_unstable();
-        self.pins.dedup();
-        self.visible = visible;
-    }
-
-    /// Whether some pin lies in `[from, to)`, or may come to: `visible` is going to pass through all that lies above it.
-    #[must_use]
-    pub fn within(&self, from: Jci, to: Jci) -> bool {
-        let i = self.pins.partition_point(|&p| p < from.0);
-        self.visible.is_some_and(|v| to > v) || self.pins.get(i).is_some_and(|&p| p < to.0)
-    }
-
-    /// Whether some pin is older than `jci`.
-    #[must_use]
-    pub fn below(&self, jci: Jci) -> bool {
-        self.pins.first().is_some_and(|&p| p < jci.0)
-    }
-}
 
 impl Pages {
     pub(super) fn free_stack(&self) -> &[AtomicU32] {
@@ -394,9 +357,7 @@ impl Pages {
     /// of the living.
     fn is_fetched(&self, v: VirtNo) -> bool {
         match self.virt(v).place() {
-            Place::Fast(b) => {
-                self.block(b).flags.load(Ordering::Acquire) >= FETCHED && self.shared.slots().fetches_out()
-            }
+            Place::Fast(b) => self.block(b).is_fetched() && self.shared.slots().fetches_out(),
             _ => false,
         }
     }

@@ -7,6 +7,7 @@ pub mod arena;
 mod audit;
 mod cold;
 pub mod heads;
+pub mod pins;
 pub mod virt;
 
 use crate::base::bytes::prefetch;

@@ -3,7 +3,7 @@
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
-use crate::shm::Shared as InMapping;
+use crate::shm::{Shared as InMapping, Slot};
 
 /// Where a version's content is. One word, so that moving it is one store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -135,10 +135,31 @@ pub struct Block {
 const _: () = assert!(size_of::<Block>() == 16);
 
 /// One pointer into the block, in its flags.
-pub const FETCHED: u32 = 1 << 8;
+const FETCHED: u32 = 1 << 8;
 /// Its entry changed since the last retirement.
 pub const ENTRY_CHANGED: u32 = 1;
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
 unsafe impl InMapping for Block {}
+
+impl Block {
+    /// Counts a pointer into it that the connection in `slot` gets: pinned, and between `begin_copy` and `end_copy`. Either
+    /// count may be first: nobody relies on them before the pin is gone (who stores in place) or the read has ended (who
+    /// reuses).
+    pub fn lend(&self, slot: &Slot) {
+        self.flags.fetch_add(FETCHED, Ordering::AcqRel);
+        slot.add_fetch();
+    }
+
+    /// Counts a pointer given back. Release: who finds it back finds what was read through it read.
+    pub fn give_back(&self, slot: &Slot) {
+        self.flags.fetch_sub(FETCHED, Ordering::AcqRel);
+        slot.drop_fetch();
+    }
+
+    /// Whether pointers into it are out, or were when a process died.
+    pub fn is_fetched(&self) -> bool {
+        self.flags.load(Ordering::Acquire) >= FETCHED
+    }
+}

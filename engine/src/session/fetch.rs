@@ -6,9 +6,8 @@
 //! have come back by then, and so cost no store that another processor sees.
 
 use super::{PAGE_ONE, R, Session};
-use crate::base::sync::Ordering;
 use crate::base::{BlockNo, PageNo, Result};
-use crate::pages::virt::{FETCHED, Place, Virt};
+use crate::pages::virt::{Place, Virt};
 
 /// A pointer that is out and not counted yet.
 #[derive(Clone, Copy)]
@@ -53,8 +52,7 @@ impl Session {
         slot.begin_copy();
         let found = found(engine.pages.version(page, pin));
         if let Some((_, block)) = found {
-            engine.pages.block(block).flags.fetch_add(FETCHED, Ordering::AcqRel);
-            slot.add_fetch();
+            engine.pages.block(block).lend(slot);
         }
         slot.end_copy();
         Ok(found.map(|(at, _)| at))
@@ -69,8 +67,7 @@ impl Session {
         let slot = engine.shared.slots().get(self.slot);
         slot.begin_copy();
         for lent in self.lent.drain(..) {
-            engine.pages.block(lent.block).flags.fetch_add(FETCHED, Ordering::AcqRel);
-            slot.add_fetch();
+            engine.pages.block(lent.block).lend(slot);
         }
         slot.end_copy();
     }
@@ -84,10 +81,11 @@ impl Session {
         }
         let engine = self.store.engine();
         if !engine.forked() {
-            if let Some(b) = engine.pages.geo().arena.block_at(pointer) {
-                engine.pages.block(b).flags.fetch_sub(FETCHED, Ordering::AcqRel);
+            let slot = engine.shared.slots().get(self.slot);
+            match engine.pages.geo().arena.block_at(pointer) {
+                Some(b) => engine.pages.block(b).give_back(slot),
+                None => slot.drop_fetch(),
             }
-            engine.shared.slots().get(self.slot).drop_fetch();
         }
     }
 }
