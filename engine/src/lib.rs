@@ -55,4 +55,7 @@ pub use assemble::{Parts, keep_unmarked, mapping_len, region_len};
 pub use base::{Error, Jci, PageNo, Result};
 pub use engine::Region;
 pub use medium::{BaseFile, BaseOpener, Disk, MediumKind, Pmem, Site};
+// for a model: the mapping is not there to be opened
+#[cfg(loom)]
+pub use pages::{heads, virt::Place};
 pub use store::{Durability, Options, Session, Stat, StatValue, Store};

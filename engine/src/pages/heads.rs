@@ -3,14 +3,16 @@
 //! left.
 
 use super::virt::Place;
-use crate::base::sync::{AtomicU64, Ordering};
+use crate::base::sync::{AtomicU32, AtomicU64, Ordering, yield_now};
 use crate::base::{BlockNo, PageNo, Result, VirtNo};
 use crate::shared::{MAX_HEADS_LOG, Shared};
-use crate::shm::{Grace, Shared as InMapping};
-use std::time::{Duration, Instant};
+use crate::shm::{Grace, Shared as InMapping, Slots, now};
+use std::sync::Arc;
 
 const TOMB: u64 = u64::MAX;
 const FIRST_LOG: u32 = 12;
+/// How long a move waits for those who probe the table that it would clear, in nanoseconds.
+const DRAIN: u64 = 20_000_000;
 
 /// An entry.
 ///
@@ -19,7 +21,7 @@ const FIRST_LOG: u32 = 12;
 /// | 0 | `page << 32 \| virtblock`, 0 for never used, [`TOMB`] for removed |
 /// | 8 | the block that the version lay in when the entry was stored: a guess, so that a reader may ask for it before it knows |
 #[repr(C, align(16))]
-struct Entry {
+pub struct Entry {
     head: AtomicU64,
     guess: AtomicU64,
 }
@@ -36,9 +38,73 @@ impl Entry {
     fn load(&self) -> u64 {
         self.head.load(Ordering::Relaxed)
     }
+
+    /// As zeroed memory is one.
+    #[cfg(loom)]
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Entry {
+        Entry { head: AtomicU64::new(0), guess: AtomicU64::new(0) }
+    }
+
+    /// What zeroing its memory does.
+    #[cfg(loom)]
+    pub fn zero(&self) {
+        self.head.store(0, Ordering::Relaxed);
+        self.guess.store(0, Ordering::Relaxed);
+    }
 }
 
-fn hash(page: PageNo) -> u64 {
+/// Where tables lie, the words about them, and who may be probing one: the mapping, or a model.
+pub trait Tables {
+    /// The current table: log2 of its size << 1 | side.
+    fn area(&self) -> &AtomicU32;
+    /// How many of its entries are not 0.
+    fn used(&self) -> &AtomicU32;
+    /// How many of these are tombs.
+    fn tombs(&self) -> &AtomicU32;
+    /// The table at `area`.
+    fn entries(&self, area: u32) -> &[Entry];
+    /// Gives the table at `area` memory, and clears it.
+    fn open(&self, area: u32) -> Result<()>;
+    /// The slots of those who read.
+    fn slots(&self) -> &Slots;
+}
+
+impl Tables for Arc<Shared> {
+    fn area(&self) -> &AtomicU32 {
+        &self.head().heads_area
+    }
+
+    fn used(&self) -> &AtomicU32 {
+        &self.head().heads_used
+    }
+
+    fn tombs(&self) -> &AtomicU32 {
+        &self.head().heads_tombs
+    }
+
+    fn entries(&self, area: u32) -> &[Entry] {
+        let (at, n) = area_at(self, area);
+        self.array(at, n)
+    }
+
+    fn open(&self, area: u32) -> Result<()> {
+        let (at, n) = area_at(self, area);
+        self.segment.commit(at, n * ENTRY)?;
+        self.segment.prefer_huge(at, n * ENTRY);
+        self.segment.zero(at, n * ENTRY);
+        Ok(())
+    }
+
+    fn slots(&self) -> &Slots {
+        Shared::slots(self)
+    }
+}
+
+/// Where the search for `page` begins, in the bits that the size of the table leaves.
+#[must_use]
+pub fn hash(page: PageNo) -> u64 {
     u64::from(page.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20
 }
 
@@ -47,34 +113,21 @@ fn area_at(shared: &Shared, area: u32) -> (u64, u64) {
     (shared.places.heads + ((2 * ENTRY) << log) + side * (ENTRY << log), 1 << log)
 }
 
-fn entries(shared: &Shared, area: u32) -> &[Entry] {
-    let (at, n) = area_at(shared, area);
-    shared.array(at, n)
-}
-
-fn table(shared: &Shared) -> &[Entry] {
-    entries(shared, shared.head().heads_area.load(Ordering::Acquire))
+fn table(tables: &impl Tables) -> &[Entry] {
+    tables.entries(tables.area().load(Ordering::Acquire))
 }
 
 /// Makes the first table.
-pub fn init(shared: &Shared) -> Result<()> {
-    open_area(shared, FIRST_LOG << 1)?;
-    shared.head().heads_area.store(FIRST_LOG << 1, Ordering::Release);
-    Ok(())
-}
-
-fn open_area(shared: &Shared, area: u32) -> Result<()> {
-    let (at, n) = area_at(shared, area);
-    shared.segment.commit(at, n * ENTRY)?;
-    shared.segment.prefer_huge(at, n * ENTRY);
-    shared.segment.zero(at, n * ENTRY);
+pub fn init(tables: &impl Tables) -> Result<()> {
+    tables.open(FIRST_LOG << 1)?;
+    tables.area().store(FIRST_LOG << 1, Ordering::Release);
     Ok(())
 }
 
 /// The newest version of `page`, if it is not at home, and in which block it may lie.
 #[must_use]
-pub fn find(shared: &Shared, page: PageNo) -> Option<(VirtNo, BlockNo)> {
-    let table = table(shared);
+pub fn find(tables: &impl Tables, page: PageNo) -> Option<(VirtNo, BlockNo)> {
+    let table = table(tables);
     let mask = table.len() - 1;
     let mut i = hash(page) as usize & mask;
     loop {
@@ -89,8 +142,8 @@ pub fn find(shared: &Shared, page: PageNo) -> Option<(VirtNo, BlockNo)> {
 }
 
 /// Publishes `virt`, which lies at `place`, as the newest version of `page`. Room was made by [`reserve`].
-pub fn set(shared: &Shared, page: PageNo, virt: VirtNo, place: Place) {
-    let (table, head) = (table(shared), shared.head());
+pub fn set(tables: &impl Tables, page: PageNo, virt: VirtNo, place: Place) {
+    let table = table(tables);
     let mask = table.len() - 1;
     let mut i = hash(page) as usize & mask;
     let mut free = None;
@@ -98,7 +151,7 @@ pub fn set(shared: &Shared, page: PageNo, virt: VirtNo, place: Place) {
         match table[i].load() {
             0 => {
                 let at = free.unwrap_or(i);
-                let counter = if free.is_some() { &head.heads_tombs } else { &head.heads_used };
+                let counter = if free.is_some() { tables.tombs() } else { tables.used() };
                 let step = if free.is_some() { u32::MAX } else { 1 };
                 counter.store(counter.load(Ordering::Relaxed).wrapping_add(step), Ordering::Relaxed);
                 break at;
@@ -117,8 +170,8 @@ pub fn set(shared: &Shared, page: PageNo, virt: VirtNo, place: Place) {
 }
 
 /// Takes `page` out: it is at home from now on.
-pub fn remove(shared: &Shared, page: PageNo) {
-    let (table, head) = (table(shared), shared.head());
+pub fn remove(tables: &impl Tables, page: PageNo) {
+    let table = table(tables);
     let mask = table.len() - 1;
     let mut i = hash(page) as usize & mask;
     loop {
@@ -129,49 +182,48 @@ pub fn remove(shared: &Shared, page: PageNo) {
         }
     }
     table[i].head.store(TOMB, Ordering::Release);
-    head.heads_tombs.store(head.heads_tombs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    tables.tombs().store(tables.tombs().load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 /// Makes room for `n` more pages, so that [`set`] cannot fail. `heads_used` counts entries and tombs that fill the table.
-pub fn reserve(shared: &Shared, n: u32) -> Result<()> {
-    let head = shared.head();
-    let area = head.heads_area.load(Ordering::Relaxed);
-    let filled = u64::from(head.heads_used.load(Ordering::Relaxed)) + u64::from(n);
+pub fn reserve(tables: &impl Tables, n: u32) -> Result<()> {
+    let area = tables.area().load(Ordering::Relaxed);
+    let filled = u64::from(tables.used().load(Ordering::Relaxed)) + u64::from(n);
     if filled * 2 <= 1 << (area >> 1) {
         return Ok(());
     }
-    let live = u64::from(head.heads_used.load(Ordering::Relaxed) - head.heads_tombs.load(Ordering::Relaxed));
+    let live = u64::from(tables.used().load(Ordering::Relaxed) - tables.tombs().load(Ordering::Relaxed));
     let mut log = area >> 1;
     while (live + u64::from(n)) * 4 > 1 << log && log < MAX_HEADS_LOG {
         log += 1;
     }
     let mut target = if log == area >> 1 { area ^ 1 } else { log << 1 };
-    if target == area ^ 1 && !drained(shared) && log < MAX_HEADS_LOG {
+    if target == area ^ 1 && !drained(tables) && log < MAX_HEADS_LOG {
         target = (log + 1) << 1;
     }
-    move_to(shared, target)
+    move_to(tables, target)
 }
 
 /// Waits shortly for readers that may still probe the table abandoned last.
-fn drained(shared: &Shared) -> bool {
-    let slots = shared.slots();
+fn drained(tables: &impl Tables) -> bool {
+    let slots = tables.slots();
     let mut grace = Grace::begin(slots);
-    let start = Instant::now();
+    let start = now();
     while !grace.passed(slots) {
-        if start.elapsed() > Duration::from_millis(20) {
+        if now().saturating_sub(start) > DRAIN {
             return false;
         }
-        std::thread::yield_now();
+        yield_now();
     }
     true
 }
 
-fn move_to(shared: &Shared, target: u32) -> Result<()> {
-    open_area(shared, target)?;
-    let (head, new) = (shared.head(), entries(shared, target));
+fn move_to(tables: &impl Tables, target: u32) -> Result<()> {
+    tables.open(target)?;
+    let new = tables.entries(target);
     let mask = new.len() - 1;
     let mut live = 0;
-    for (e, guess) in table(shared).iter().map(|e| (e.load(), &e.guess)).filter(|&(e, _)| e != 0 && e != TOMB) {
+    for (e, guess) in table(tables).iter().map(|e| (e.load(), &e.guess)).filter(|&(e, _)| e != 0 && e != TOMB) {
         let mut i = hash(PageNo((e >> 32) as u32)) as usize & mask;
         while new[i].load() != 0 {
             i = (i + 1) & mask;
@@ -180,16 +232,16 @@ fn move_to(shared: &Shared, target: u32) -> Result<()> {
         new[i].head.store(e, Ordering::Relaxed);
         live += 1;
     }
-    head.heads_used.store(live, Ordering::Relaxed);
-    head.heads_tombs.store(0, Ordering::Relaxed);
-    head.heads_area.store(target, Ordering::Release);
+    tables.used().store(live, Ordering::Relaxed);
+    tables.tombs().store(0, Ordering::Relaxed);
+    tables.area().store(target, Ordering::Release);
     Ok(())
 }
 
 /// Every page that has a head, in no order. Whole for the holder of the writer lock; without it, pages that come or go
 /// meanwhile may be missed or named twice, and virtblocks be used again: good for figures only.
-pub fn all(shared: &Shared) -> impl Iterator<Item = (PageNo, VirtNo)> + '_ {
-    table(shared)
+pub fn all(tables: &impl Tables) -> impl Iterator<Item = (PageNo, VirtNo)> {
+    table(tables)
         .iter()
         .map(|e| e.head.load(Ordering::Acquire))
         .filter(|&e| e != 0 && e != TOMB)
@@ -197,12 +249,12 @@ pub fn all(shared: &Shared) -> impl Iterator<Item = (PageNo, VirtNo)> + '_ {
 }
 
 /// Counts afresh after the death of a holder, who may have stored an entry without counting it.
-pub fn recount(shared: &Shared) {
+pub fn recount(tables: &impl Tables) {
     let (mut used, mut tombs) = (0, 0);
-    for e in table(shared).iter().map(Entry::load) {
+    for e in table(tables).iter().map(Entry::load) {
         used += u32::from(e != 0);
         tombs += u32::from(e == TOMB);
     }
-    shared.head().heads_used.store(used, Ordering::Relaxed);
-    shared.head().heads_tombs.store(tombs, Ordering::Relaxed);
+    tables.used().store(used, Ordering::Relaxed);
+    tables.tombs().store(tombs, Ordering::Relaxed);
 }
