@@ -4,7 +4,7 @@
 
 use super::virt::Place;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, yield_now};
-use crate::base::{BlockNo, PageNo, Result, VirtNo};
+use crate::base::{BlockNo, Error, PageNo, Result, VirtNo};
 use crate::shared::{MAX_HEADS_LOG, Shared};
 use crate::shm::{Grace, Shared as InMapping, Slots, now};
 use std::sync::Arc;
@@ -198,7 +198,10 @@ pub fn reserve(tables: &impl Tables, n: u32) -> Result<()> {
         log += 1;
     }
     let mut target = if log == area >> 1 { area ^ 1 } else { log << 1 };
-    if target == area ^ 1 && !drained(tables) && log < MAX_HEADS_LOG {
+    if target == area ^ 1 && !drained(tables) {
+        if log == MAX_HEADS_LOG {
+            return Err(Error::Busy("a reader stands still in the middle of a read"));
+        }
         target = (log + 1) << 1;
     }
     move_to(tables, target)
