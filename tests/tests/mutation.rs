@@ -73,8 +73,8 @@ fn media(site: Site) -> &'static [MediumKind] {
         | Site::MarkStock
         | Site::Unmark
         | Site::RecoverHomes => &[Dax, File],
-        // Beyond the histories: another thread that retires after one whose eviction failed half way (`rules_takeover.rs`), and
-        // a mark that is off, but not durably, when the next process opens (`life_power.rs`).
+        // Beyond the histories, and deleted in tests of their own: another thread that retires after one whose eviction failed
+        // half way (`rules_threads.rs`), and a mark that is off, but not durably, when the next process opens (`life_power.rs`).
         Site::OlderFence | Site::KeepUnmarked => &[],
         // Names, which the simulator does not have: `life_power.rs` deletes these, but for `BaseName`, where the side files are
         // elsewhere, which `open_close.rs` counts.
