@@ -17,6 +17,7 @@ use crate::medium::Site;
 use crate::shared::{List, MAX_VIRTS};
 use crate::shm::{Grace, now};
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 const R: Ordering = Ordering::Relaxed;
 /// Bytes by which the fast tier grows.
@@ -26,8 +27,8 @@ const GROW: u64 = 1 << 20;
 const SPARE: u64 = 8 << 20;
 /// For how long an attempt to grow that found no room keeps others from trying that can do without.
 const NO_ROOM: u64 = 100_000_000;
-/// Virtblocks made present at a time, at most and at least.
-const GROW_VIRTS: [u32; 2] = [16384, 1024];
+/// Virtblocks made present at a time.
+const GROW_VIRTS: RangeInclusive<u32> = 1024..=16384;
 /// How far ahead of a walk through the blocks what stands beside them is asked for.
 const AHEAD: usize = 16;
 /// Entries cleared under one fence at most.
@@ -243,7 +244,8 @@ impl Pages {
     pub fn reserve_virts(&self, n: u32) -> Result<()> {
         let head = self.shared.head();
         // a repair goes through all: no more than a small fast tier may use
-        let step = self.geometry().map_or(u32::MAX, |g| 8 * g.layout.max_blocks).clamp(GROW_VIRTS[1], GROW_VIRTS[0]);
+        let small = self.geometry().map_or(u32::MAX, |g| g.layout.max_blocks.saturating_mul(8));
+        let step = small.clamp(*GROW_VIRTS.start(), *GROW_VIRTS.end());
         while head.free_virts.load(R) < n {
             let present = head.virts_present.load(R);
             let first = present.max(1);
@@ -614,8 +616,8 @@ impl Pages {
         }
     }
 
-    /// Keeps of the free stack what is free: below its top, in use by nobody, and only once. Until that is done the top stays, for what
-    /// is above it when a repair dies is out of use, and the next one may lack it to finish a commit.
+    /// Keeps of the free stack what is free: below its top, in use by nobody, and only once. Until that is done the top stays,
+    /// for what is above it when a repair dies is out of use, and the next one may lack it to finish a commit.
     fn rebuild_stack(&self, used: &mut HashSet<Place>) {
         let (head, stack, mut kept) = (self.shared.head(), self.free_stack(), 0);
         for i in 0..head.free_blocks.load(R) as usize {
