@@ -377,6 +377,7 @@ fn truncated_bases_give_no_wrong_rows() {
 /// What the ring of an undamaged region holds.
 struct Ring {
     low_water: Jci,
+    /// The newest commit whose record is whole: the kill may have fallen between the parts of the next one.
     end: Jci,
     slots: Vec<Option<Header>>,
 }
@@ -389,9 +390,11 @@ impl Ring {
         let slot = |n: u64| &region[layout.slot_at(n) as usize..][..SLOT];
         let slots: Vec<_> = (0..layout.ring_slots).map(|n| Header::decode(seed, n, slot(n))).collect();
         let headers = || slots.iter().flatten();
+        let parts = |jci| headers().filter(|header| header.jci == jci).count();
+        let whole = headers().filter(|header| parts(header.jci) == usize::from(header.parts));
         Ring {
             low_water: headers().map(|header| header.low_water).fold(superblock.low_water, Jci::max),
-            end: headers().map(|header| header.jci).fold(superblock.low_water, Jci::max),
+            end: whole.map(|header| header.jci).fold(superblock.low_water, Jci::max),
             slots,
         }
     }
@@ -401,7 +404,7 @@ impl Ring {
         let at = at.checked_sub(RING_AT as usize)?;
         let header = self.slots.get(at / SLOT)?.as_ref()?;
         let used = at % SLOT < HEADER + usize::from(header.len);
-        (used && header.jci > self.low_water).then_some(header.jci)
+        (used && header.jci > self.low_water && header.jci <= self.end).then_some(header.jci)
     }
 }
 
@@ -410,7 +413,8 @@ impl Ring {
 ///
 /// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests, or (`ram`)
 /// the applied word, must be told, and so must one in that word. Else one in the newest commit alone looks like a commit
-/// that the crash tore: that commit is gone, and no other.
+/// that the crash tore: that commit is gone, and no other. On `ram` the kill has to fall between its record and the word for
+/// that, and then nobody was told of it.
 fn flip(left: &Left) {
     let system = left.system;
     let region = fs::read(left.scratch.path("bank.db-nvlite")).expect("reads");
@@ -420,6 +424,10 @@ fn flip(left: &Left) {
     };
     assert!(whole >= left.acknowledged, "{system:?}: {whole} of {}", left.acknowledged);
     let applied = APPLIED_AT as usize..APPLIED_AT as usize + 8;
+    let word = u64::from_le_bytes(region[applied.clone()].try_into().expect("8 bytes"));
+    // in the word's 48 bits
+    let attested = system == System::Ram && word << 16 >> 16 == ring.end.0;
+    assert!(system == System::File || attested || whole > left.acknowledged, "{system:?}: {word:#x} of {}", ring.end);
     let end_of_ring = RING_AT as usize + ring.slots.len() * SLOT;
     let bytes = |wanted: &dyn Fn(usize) -> bool| (0..end_of_ring).filter(|at| wanted(*at)).collect::<Vec<usize>>();
     let kinds = [
@@ -436,7 +444,7 @@ fn flip(left: &Left) {
             let bit = mix(11, n) % 8;
             let case = left.copy();
             case.change(&case.region, |bytes| bytes[at] ^= 1 << bit);
-            let what = format!("bit {bit} of byte {at} ({kind})");
+            let what = format!("bit {bit} of byte {at} ({kind}, up to commit {}, applied {word:#x})", ring.end);
             match case.outcome(&what) {
                 Outcome::Refused(code, text) => {
                     assert_ne!(kind, "unneeded", "{system:?}, {what}: {text}");
@@ -448,13 +456,16 @@ fn flip(left: &Left) {
                     right += 1;
                 }
                 Outcome::Right(newest) => {
-                    let torn = ("newest", System::File, whole - 1);
-                    assert_eq!((kind, system, newest), torn, "{what}: of {whole} transactions");
+                    let torn = ("newest", false, whole - 1);
+                    assert_eq!((kind, attested, newest), torn, "{system:?}, {what}: of {whole} transactions");
                     newest_lost += 1;
                 }
             }
         }
-        println!("{system:?}, {kind}: {refused} refused, {right} whole, {newest_lost} without the newest commit");
+        println!(
+            "{system:?} up to {}, {kind}: {refused} refused, {right} whole, {newest_lost} without the newest commit",
+            ring.end
+        );
     }
 }
 
