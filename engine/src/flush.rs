@@ -1,7 +1,8 @@
-//! Durability on `file`: the batch (P18). Whoever waits first leads: it writes everything published since the last flush in
-//! one sequential write, syncs once, and all whose commits were in it go on. A dead leader is replaced by any waiter,
-//! who writes the same bytes at the same places again. One that lives and is stopped in the middle of it is waited for as
-//! long as that lasts: replaced, it would write its older bytes over newer ones when it goes on.
+//! Durability on `file`: the batch (P18). Whoever waits first leads: it writes everything published since the last
+//! flush in one sequential write, syncs once, and all whose commits were in it go on. A dead leader is replaced by any
+//! waiter, who writes the same bytes at the same places again. Who does not wait for the device (P5) writes the log,
+//! too, beside a sync that is under way. One that lives and is stopped in the middle of it is waited for as long as
+//! that lasts: replaced, it would write its older bytes over newer ones when it goes on.
 
 use crate::base::sync::{Ordering, spin};
 use crate::base::{Jci, Result};
@@ -21,6 +22,8 @@ const SLICE: Duration = Duration::from_millis(50);
 const GATHER: u64 = 3;
 /// How long the leader pauses between two looks for them, in instructions: some 500 ns.
 const PAUSES: u32 = 20;
+/// How often to look for the lock of the log file at once, by turns with the processor's other work: longer than a write takes.
+const LOOKS: u32 = 1 << 6;
 /// How often to look at once whether the commit in progress is published, and how long to wait before each look after that.
 const TURNS: u32 = 1 << 14;
 const PAUSE: Duration = Duration::from_micros(100);
@@ -35,86 +38,134 @@ pub const FIRST_SLOTS: u64 = 128;
 impl Engine {
     /// Waits until everything up to `jci` is durable; leads the flush if nobody does.
     pub fn flush(&self, slot: SlotNo, jci: Jci) -> Result<()> {
-        self.settle(slot, |e| e.shared.head().clock.durable() >= jci, true, jci)
-    }
-
-    /// Waits until everything up to `jci` was written to the log file, so that it survives this process.
-    pub fn write_through(&self, slot: SlotNo, jci: Jci) -> Result<()> {
-        let end = self.shared.head().published_pos.load(Ordering::Acquire);
-        let done = move |e: &Engine| {
-            let head = e.shared.head();
-            head.written_pos.load(Ordering::Acquire) >= end || head.clock.durable() >= jci
-        };
-        self.settle(slot, done, false, jci)
-    }
-
-    fn settle(&self, slot: SlotNo, done: impl Fn(&Engine) -> bool, sync: bool, jci: Jci) -> Result<()> {
         let Region::Disk(disk) = &self.region else { return Ok(()) };
         let (head, slots) = (self.shared.head(), self.shared.slots());
+        let done = || head.clock.durable() >= jci;
         loop {
             let seen = head.batches.seen();
-            if done(self) {
+            if done() {
                 return Ok(());
             }
             self.shared.check()?;
-            match head.flush.try_lock(slots, slot, &self.live) {
-                Lock::Locked | Lock::LockedAfterDeath { .. } => {
-                    // Whoever has the lock next finds that it failed: that of what could not be written is not known what is
-                    // there, and a sync tried again may say that all is well (P18).
-                    let led = self.shared.check().and_then(|()| {
-                        let led = if done(self) { Ok(None) } else { self.lead(slot, disk.as_ref(), sync) };
-                        led.map_err(|error| self.shared.fail(&error))
-                    });
-                    head.flush.unlock(slot);
-                    match led {
-                        Ok(Some(batch)) => head.batches.through(batch),
-                        Ok(None) => head.batches.wake_all(),
-                        Err(failed) => {
-                            head.batches.wake_all();
-                            return Err(failed);
-                        }
-                    }
+            let after_death = match head.flush.try_lock(slots, slot, &self.live) {
+                Lock::Locked => false,
+                Lock::LockedAfterDeath { .. } => true,
+                Lock::Busy => {
+                    head.batches.wait(seen, jci, SLICE);
+                    continue;
                 }
-                Lock::Busy => head.batches.wait(seen, jci, SLICE),
+            };
+            // Whoever has the lock next finds that it failed: that of what could not be written is not known what is there,
+            // and a sync tried again may say that all is well (P18).
+            let led = self.shared.check().and_then(|()| {
+                let led = if done() { Ok(None) } else { self.lead(slot, disk.as_ref(), after_death).map(Some) };
+                led.map_err(|error| self.shared.fail(&error))
+            });
+            head.flush.unlock(slot);
+            match led {
+                Ok(Some(batch)) => head.batches.through(batch),
+                Ok(None) => head.batches.wake_all(),
+                Err(failed) => {
+                    head.batches.wake_all();
+                    return Err(failed);
+                }
             }
         }
     }
 
-    /// Writes (and syncs) everything published. Under the flush lock. Answers the number of the batch, if it synced one.
-    fn lead(&self, slot: SlotNo, disk: &dyn Disk, sync: bool) -> Result<Option<u64>> {
+    /// Waits until everything published by now was written to the log file, so that it survives this process. Not for a sync:
+    /// what comes during one begins in the next block, and is written beside it.
+    pub fn write_through(&self, slot: SlotNo) -> Result<()> {
+        let Region::Disk(disk) = &self.region else { return Ok(()) };
+        let head = self.shared.head();
+        let end = head.published_pos.load(Ordering::Acquire);
+        if !self.lock_log(slot, || head.written_pos.load(Ordering::Acquire) >= end)? {
+            return Ok(());
+        }
+        // what others have published meanwhile, too
+        let end = head.published_pos.load(Ordering::Acquire);
+        let written = self.write_log(disk.as_ref(), head.written_pos.load(Ordering::Acquire), end, end);
+        let written = written.map_err(|error| self.shared.fail(&error));
+        head.log.unlock(slot);
+        written
+    }
+
+    /// Takes the lock under which the log file is written, unless it is `needless` to: true if it is taken. Nobody has it for
+    /// longer than a write takes, unless stopped.
+    fn lock_log(&self, slot: SlotNo, needless: impl Fn() -> bool) -> Result<bool> {
+        let (head, slots) = (self.shared.head(), self.shared.slots());
+        let mut looks = 0;
+        loop {
+            if needless() {
+                return Ok(false);
+            }
+            self.shared.check()?;
+            // what a dead one has written is not counted as written: it is written again
+            if let Lock::Locked | Lock::LockedAfterDeath { .. } = head.log.try_lock(slots, slot, &self.live) {
+                return match self.shared.check() {
+                    Ok(()) => Ok(true),
+                    Err(failed) => {
+                        head.log.unlock(slot);
+                        Err(failed)
+                    }
+                };
+            }
+            if looks < LOOKS {
+                looks += 1;
+                (0..PAUSES).for_each(|_| spin());
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Writes the blocks of the log that have slots of `[from, end)`, whereupon everything below `then` is written. Under the lock
+    /// of the log file.
+    fn write_log(&self, disk: &dyn Disk, from: u64, end: u64, then: u64) -> Result<()> {
+        self.write_zeros(disk, end)?;
+        self.write_slots(disk, from / BLOCK_SLOTS * BLOCK_SLOTS, end)?;
+        self.shared.head().written_pos.fetch_max(then, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Writes and syncs everything published. Under the flush lock, perhaps `after_death` of who had it. Answers the number of
+    /// the batch.
+    fn lead(&self, slot: SlotNo, disk: &dyn Disk, after_death: bool) -> Result<u64> {
         let head = self.shared.head();
         let durable = head.clock.durable();
-        if sync {
-            self.gather(durable);
-        }
-        let end = if sync { self.cut() } else { head.published_pos.load(Ordering::Acquire) };
+        self.gather(durable);
+        let end = self.cut();
         self.await_published(slot, end)?;
         let jci = head.clock.published();
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
-        let batch = sync.then(|| head.batches.begin(jci));
-        let from = head.written_pos.load(Ordering::Acquire).max(head.flushed_pos.load(Ordering::Acquire));
-        let from = from / BLOCK_SLOTS * BLOCK_SLOTS;
-        self.write_zeros(disk, end)?;
-        self.write_slots(disk, from, end)?;
-        head.written_pos.store(end, Ordering::Release);
-        if batch.is_some() {
-            let began = now();
-            disk.sync(Site::Batch)?;
-            let took = head.batches.took.load(Ordering::Relaxed);
-            let this = now().saturating_sub(began);
-            head.batches.took.store(took - took / 8 + this / 8, Ordering::Relaxed);
-            tally(&head.counters.syncs, 1);
-            tally(&head.counters.batches, 1);
-            let boundary = end.next_multiple_of(BLOCK_SLOTS);
-            head.written_pos.store(boundary, Ordering::Release);
-            head.flushed_pos.store(boundary, Ordering::Release);
-            head.batches.before.store(durable.0, Ordering::Relaxed);
-            // visible first: who waits for `durable` pins what is visible next, and finds what it waited for; and a writer
-            // that goes on when its commit is durable drops the pin that kept it readable until it is visible (P10)
-            head.clock.set_visible(jci);
-            head.clock.set_durable(jci);
+        let batch = head.batches.begin(jci);
+        let boundary = end.next_multiple_of(BLOCK_SLOTS);
+        self.lock_log(slot, || false)?;
+        // what a dead leader has written may be what it failed to sync: the page cache takes it for clean (P18)
+        let written = if after_death { 0 } else { head.written_pos.load(Ordering::Acquire) };
+        let from = written.max(head.flushed_pos.load(Ordering::Acquire));
+        // others go on behind the boundary while this is synced: a block that has records of the batch is left alone
+        let written = self.write_log(disk, from, end, boundary);
+        if let Err(error) = &written {
+            self.shared.fail(error); // before another writes
         }
+        head.log.unlock(slot);
+        written?;
+        let began = now();
+        disk.sync(Site::Batch)?;
+        let took = head.batches.took.load(Ordering::Relaxed);
+        let this = now().saturating_sub(began);
+        head.batches.took.store(took - took / 8 + this / 8, Ordering::Relaxed);
+        tally(&head.counters.syncs, 1);
+        tally(&head.counters.batches, 1);
+        head.flushed_pos.store(boundary, Ordering::Release);
+        head.batches.before.store(durable.0, Ordering::Relaxed);
+        // visible first: who waits for `durable` pins what is visible next, and finds what it waited for; and a writer that
+        // goes on when its commit is durable drops the pin that kept it readable until it is visible (P10)
+        head.clock.set_visible(jci);
+        head.clock.set_durable(jci);
         Ok(batch)
     }
 

@@ -71,15 +71,16 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 ///
 /// | words | who changes them; what a stale read costs |
 /// | --- | --- |
-/// | `clock`, `writer`, `batches`, `flush`, `retire`, `slots`, `counters` | as their own types say |
+/// | `clock`, `writer`, `batches`, `flush`, `log`, `retire`, `slots`, `counters` | as their own types say |
 /// | `incarnation` | who builds the mapping, before anybody else has it: never stale |
 /// | `page_size` | holder of the writer lock, until the first commit settles it. Stale: a database that looks empty a moment longer, as it is to any reader from before that commit |
 /// | `failed` | anyone, once, 0 to 1. Stale: a call that goes on; a flush looks again under its lock (P18) |
 /// | `ring_head` | holder of the writer lock; on `file` also the flush leader, hence by compare-and-swap. Stale: the swap fails |
 /// | `published_pos` | holder of the writer lock, only up. Stale: a leader waits a turn longer, less is retired |
 /// | `pending_*` | holder of the writer lock. Stale `pending_jci`: a leader waits a turn longer; a stale 0 is excluded, as it is set before the slots are taken that make the leader look |
-/// | `flushed_pos`, `zeroed` | the flush leader, who alone reads them |
-/// | `written_pos` | the flush leader, only up. Stale: a waiter looks again, under the flush lock |
+/// | `flushed_pos` | the flush leader, who alone reads it |
+/// | `zeroed` | holder of the log lock, who alone reads it |
+/// | `written_pos` | holder of the log lock, only up. Stale: a waiter looks again, under that lock |
 /// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
 /// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
 /// | `superblock_sequence` | who changes the superblock, under the lock that this takes, when it is durable; read by nobody else |
@@ -94,7 +95,10 @@ pub struct Header {
     pub clock: Clock,
     pub writer: WriterLock,
     pub batches: Batches,
+    /// Leadership of the batch (`file`). Its holder may take `log`, not the other way round.
     pub flush: OwnedLock,
+    /// Writing of the log file: for as long as a write takes, never while one syncs (`file`).
+    pub log: OwnedLock,
     pub retire: OwnedLock,
     pub slots: SlotsHeader,
     pub incarnation: AtomicU64,
@@ -219,7 +223,7 @@ impl Places {
     /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
     #[must_use]
     pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v6", size_of::<Header>(), size_of::<Slot>());
+        let text = format!("{self:?} {} {} {SLOT} v7", size_of::<Header>(), size_of::<Slot>());
         crate::base::checksum::checksum(2, text.as_bytes())
     }
 }
@@ -250,7 +254,13 @@ impl Shared {
     pub fn new(segment: Arc<Segment>, places: Places, region: &Path) -> Result<Shared> {
         segment.commit(0, HEADER_ROOM)?;
         let at = |offset: usize| offset as u64;
-        let locks = [offset_of!(Header, writer), offset_of!(Header, flush), offset_of!(Header, retire)].map(at);
+        let locks = [
+            offset_of!(Header, writer),
+            offset_of!(Header, flush),
+            offset_of!(Header, log),
+            offset_of!(Header, retire),
+        ]
+        .map(at);
         let slots = Slots::new(segment.clone(), at(offset_of!(Header, slots)), places.slots, &locks);
         assert!(segment.len() >= places.len, "the mapping is as long as its layout");
         let start = segment.ptr(0, 1).cast_const();
@@ -297,6 +307,9 @@ impl Shared {
 
     /// Fails the region (P18): every attached connection gets an error until all are closed.
     pub fn fail(&self, why: &Error) -> Error {
+        if matches!(why, Error::Failed { .. }) {
+            return self.failure();
+        }
         let mut reason = self.reason.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         reason.get_or_insert_with(|| why.to_string());
         self.head().failed.store(1, Ordering::SeqCst);

@@ -3,13 +3,16 @@
 
 use nvlite_engine::format::layout::{Layout, RING_AT};
 use nvlite_engine::format::superblock::{SIZE, Superblock};
-use nvlite_engine::{Disk, Durability::Full, Durability::Process, Error, MediumKind, Result, Site, Store};
-use nvlite_tests::rules::{Rig, all_are, commit, stat};
-use nvlite_tests::sim::Policy;
+use nvlite_engine::{Disk, Durability::Full, Durability::Process, Error, MediumKind, Region, Result, Site, Store};
+use nvlite_tests::hooked::{self, Op};
+use nvlite_tests::processes::Processes;
+use nvlite_tests::rules::{Rig, all_are, byte, commit, stat, until_granted};
+use nvlite_tests::sim::{Fault, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 /// Bytes that a device writes at once.
 const BLOCK: u64 = 4096;
@@ -18,6 +21,8 @@ const BUDGET: u64 = 160 << 10;
 /// What happened to the region's file.
 enum Call {
     Write(u64, Vec<u8>),
+    /// The sync of a batch begins.
+    Begin,
     Sync(Site),
 }
 
@@ -45,6 +50,9 @@ impl Disk for Recorder {
         self.inner.write_at(off, bytes)
     }
     fn sync(&self, site: Site) -> Result<()> {
+        if site == Site::Batch {
+            self.calls.lock().unwrap().push(Call::Begin);
+        }
         let hook = (site == Site::Batch).then(|| self.hook.lock().unwrap().take()).flatten();
         if let Some(mut hook) = hook {
             hook();
@@ -92,7 +100,7 @@ struct Seen {
     again: usize,
 }
 
-/// Goes through the record: a block that a synced batch has written is written again only when a durable superblock says that
+/// Goes through the record: a block of a batch is written again, once its sync has begun, only when a durable superblock says that
 /// its newest commit is at home, and none is used before it was written with zeros, which happens once.
 fn judge(calls: &[Call]) -> Seen {
     let mut seen = Seen::default();
@@ -124,10 +132,8 @@ fn judge(calls: &[Call]) -> Seen {
                 told = Superblock::decode(&bytes[..SIZE]).unwrap().low_water.0;
             }
             Call::Write(..) => {}
-            Call::Sync(Site::Batch) => {
-                seen.batches += 1;
-                sealed.append(&mut open);
-            }
+            Call::Begin => sealed.append(&mut open),
+            Call::Sync(Site::Batch) => seen.batches += 1,
             Call::Sync(_) => low_water = told,
         }
     }
@@ -237,6 +243,77 @@ fn p18_a_commit_during_a_flush_begins_the_next_block() {
     assert!(seen.batches > 20, "{} batches", seen.batches);
     drop(recorder);
     assert!(all_are(&mut rig.crash(Policy::Oldest).open().unwrap().session().unwrap(), 2..=4, 41).unwrap());
+}
+
+#[test]
+fn p5_a_commit_below_full_does_not_wait_for_a_flush() {
+    // Failure: the log file is written under the lock that is held while it is synced, and a commit that nobody asked to be
+    // durable takes as long as one that is.
+    let (store, recorder) = recorded(&Rig::new(MediumKind::File));
+    let mut s = store.session().unwrap();
+    commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+    for n in (2..60u8).step_by(2) {
+        let its = store.clone();
+        let commits = move || {
+            let during = its.clone();
+            let thread = std::thread::spawn(move || {
+                let mut s = during.session().unwrap();
+                until_granted(|| commit(&mut s, 4, [2, 3], n + 1, Process))
+            });
+            let begin = Instant::now();
+            while !thread.is_finished() {
+                assert!(begin.elapsed() < Duration::from_secs(60), "commit {} waits for the flush of {n}", n + 1);
+                std::thread::yield_now();
+            }
+            thread.join().unwrap().unwrap();
+        };
+        *recorder.hook.lock().unwrap() = Some(Box::new(commits));
+        commit(&mut s, 4, [2, 4], n, Full).unwrap();
+        assert!(recorder.hook.lock().unwrap().is_none(), "the batch was synced");
+    }
+    assert!(judge(&recorder.calls.lock().unwrap()).batches >= 30);
+}
+
+#[test]
+fn p18_what_a_dead_leader_wrote_is_written_again() {
+    // Failure: its sync failed, which takes the written pages for clean, and it dies before it can say so. The next leader
+    // finds all written and syncs nothing: what it acknowledges, a power cut takes.
+    let rig = Rig::new(MediumKind::File);
+    let processes = Processes::new(&rig).unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    let (its, world, (tell, told)) = (armed.clone(), rig.world.clone(), mpsc::channel::<()>());
+    let first = processes.start(1, |region| {
+        let Region::Disk(disk) = region else { unreachable!("it is a file") };
+        let inner = disk.clone();
+        Region::Disk(hooked::disk(disk, move |op| {
+            if op == Op::Sync(Site::Batch) && its.load(Ordering::SeqCst) {
+                world.fail(Some(Fault { after: 0, errno: 5, times: 1 }));
+                assert!(inner.sync(Site::Batch).is_err());
+                world.fail(None);
+                world.ended();
+                tell.send(()).unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+            Ok(())
+        }))
+    });
+    let first = first.unwrap();
+    let second = processes.start(2, |region| region).unwrap();
+    let mut s = first.session().unwrap();
+    commit(&mut s, 4, 2..=4, 1, Full).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    std::thread::spawn(move || commit(&mut s, 4, 2..=3, 2, Full));
+    told.recv().unwrap();
+    // on top of it, not yet for good
+    let mut s = second.session().unwrap();
+    until_granted(|| commit(&mut s, 4, 3..=4, 3, Process)).unwrap();
+    processes.kill(1);
+    commit(&mut s, 4, [4], 4, Full).unwrap();
+    let after = rig.crash(Policy::Oldest).open().unwrap();
+    let mut s = after.session().unwrap();
+    assert_eq!([2, 3, 4].map(|page| byte(&mut s, page).unwrap()), [Some(2), Some(3), Some(4)]);
 }
 
 #[test]

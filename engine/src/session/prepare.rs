@@ -240,7 +240,7 @@ impl Session {
         let engine = self.store.engine();
         match durability {
             Durability::Full => engine.flush(self.slot, jci),
-            Durability::Process => engine.write_through(self.slot, jci),
+            Durability::Process => engine.write_through(self.slot),
         }?;
         self.store.committed();
         self.served();
