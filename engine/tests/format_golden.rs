@@ -62,7 +62,7 @@ fn superblock() -> Superblock {
 
 const SUPERBLOCK: &[(usize, &str)] = &[
     (0, "4e564c4954455247"),                  // magic NVLITERG
-    (8, "02000000"),                          // version
+    (8, "03000000"),                          // version
     (12, "00100000"),                         // page size
     (16, "101112131415161718191a1b1c1d1e1f"), // region
     (32, "0807060504030201"),                 // sequence
@@ -78,7 +78,7 @@ const SUPERBLOCK: &[(usize, &str)] = &[
     (104, "6867666564636261"),                // shape
     (112, "7877767574737271"),                // length of the mapping
     (128, "2f6465762f73686d2f6d"),            // its path
-    (4088, "d2681cfcda9ddab7"),               // checksum
+    (4088, "9715f86fe0ddc99d"),               // checksum
 ];
 
 #[test]
@@ -110,8 +110,8 @@ fn a_superblock_of_a_state_version_or_medium_that_nobody_wrote_is_refused() {
     assert_eq!(changed(65, 0), Ok(Superblock { complete: false, ..superblock() }));
     assert_eq!(changed(64, 4), Err(FormatError::OutOfRange("the medium")));
     assert_eq!(changed(64, 0), Err(FormatError::OutOfRange("the medium")));
-    assert_eq!(changed(8, 3), Err(FormatError::Version(3)));
-    for version in [0, 1] {
+    assert_eq!(changed(8, 4), Err(FormatError::Version(4)));
+    for version in [0, 1, 2] {
         assert_eq!(changed(8, version), Err(FormatError::OutOfRange("the format version")));
     }
 }
