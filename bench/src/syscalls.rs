@@ -18,7 +18,8 @@ use crate::workloads::Plan;
 const TRANSACTIONS: u64 = 400;
 const FLUSHES: [&str; 4] = ["fsync", "fdatasync", "msync", "sync_file_range"];
 
-/// System calls, and those of them that flush a device, per transaction of `system`, on copies of `source` under `dir`.
+/// System calls per transaction of `system`, those of them that flush a device, and each kind of these, on copies of
+/// `source` under `dir`.
 pub fn count(system: System, job: &Job, source: &Path, dir: &Path) -> Result<BTreeMap<String, f64>> {
     let once = traced(system, job, source, dir, TRANSACTIONS)?;
     let twice = traced(system, job, source, dir, 2 * TRANSACTIONS)?;
@@ -108,12 +109,16 @@ fn per_transaction(
     };
     let all: f64 = twice.keys().map(|name| more(name)).sum();
     let flushes: f64 = FLUSHES.iter().map(|name| more(name)).sum();
-    BTreeMap::from([("system_calls".to_owned(), all), ("flush_calls".to_owned(), flushes)])
+    let sums = [("system_calls".to_owned(), all), ("flush_calls".to_owned(), flushes)];
+    FLUSHES.iter().map(|name| (format!("{name}_calls"), more(name))).chain(sums).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command, Kind, Level, Medium};
 
     const SUMMARY: &str = "\
 % time     seconds  usecs/call     calls    errors syscall
@@ -131,5 +136,30 @@ mod tests {
         let fewer = BTreeMap::from([("fcntl".to_owned(), 60), ("mmap".to_owned(), 5)]);
         let per = per_transaction(&fewer, &counts, 10.0);
         assert_eq!((per["system_calls"], per["flush_calls"]), (5.0, 1.0));
+        assert_eq!((per["fdatasync_calls"], per["fsync_calls"]), (1.0, 0.0));
+    }
+
+    /// All options have another value than their default: one that the child is not given shows.
+    #[test]
+    fn the_child_is_given_every_option_of_the_job() {
+        let job = Job {
+            workload: Kind::Mixed,
+            threads: 3,
+            cache: 777,
+            medium: Medium::File,
+            warehouses: 2,
+            scale: 7,
+            rows: 1234,
+            level: Level::Normal,
+            region: Some("64MiB".to_owned()),
+            mmap: Some(5),
+            seed: 9,
+        };
+        let arguments = arguments(System::WalFair, &job, Path::new("a"), Path::new("b"), 11);
+        let child = Cli::try_parse_from([OsString::from("nvlite-bench")].into_iter().chain(arguments)).expect("valid");
+        let Some(Command::Count(count)) = child.command else { panic!("not count") };
+        assert_eq!(format!("{:?}", count.job), format!("{job:?}"));
+        assert_eq!((count.system, count.transactions), (System::WalFair, 11));
+        assert_eq!((count.source.as_path(), count.dir.as_path()), (Path::new("a"), Path::new("b")));
     }
 }
