@@ -242,3 +242,47 @@ fn shift(
 pub fn new_latencies() -> Latencies {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("these bounds are valid")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::RecvTimeoutError;
+
+    use super::*;
+    use crate::cli::Compare;
+    use crate::systems::System;
+
+    /// A crew on `system`, with the work of `args` loaded under `dir`.
+    fn crew(system: System, dir: &Path, args: &[&str]) -> (Instance, Crew) {
+        let job = Compare::parsed(&[&["--rows", "1000", "--scale", "100"], args].concat()).job;
+        let (plan, source) = (Plan::new(&job), dir.join("load.db"));
+        plan.load(&Connection::open(&source).expect("open")).expect("load");
+        let instance = Instance::create(system, &source, dir, &job).expect("instance");
+        let crew = Crew::hire(&instance, &plan).expect("crew");
+        (instance, crew)
+    }
+
+    /// The way of the lock from the system to its workers' transactions.
+    #[test]
+    fn every_writer_of_the_fair_wal_waits_for_its_lock() {
+        for workload in ["tpcc", "insert", "update", "mixed", "zipf"] {
+            // In memory, so that the work is done at once where nothing holds it up.
+            let dir = tempfile::tempdir_in("/dev/shm").expect("dir");
+            let (instance, crew) = crew(System::WalFair, dir.path(), &["--workload", workload]);
+            let queue = instance.queue.clone().expect("the fair WAL has a queue");
+            let held = queue.lock().expect("lock");
+            let (done, ended) = channel();
+            std::thread::scope(|scope| {
+                // Among so many transactions some write.
+                scope.spawn(move || {
+                    done.send(crew.count(40).expect("counted").len()).expect("told");
+                    drop(crew.dismiss().expect("dismissed"));
+                });
+                let early = ended.recv_timeout(Duration::from_millis(400));
+                assert_eq!(early, Err(RecvTimeoutError::Timeout), "{workload}: written past the lock");
+                drop(held);
+                assert!(ended.recv().expect("told") > 0, "{workload}");
+            });
+        }
+    }
+}

@@ -111,12 +111,70 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    fn table() -> Connection {
+        let conn = Connection::open_in_memory().expect("memory");
+        conn.execute_batch("CREATE TABLE t(x)").expect("schema");
+        conn
+    }
+
+    /// Each thread has a database of its own: nothing but the lock keeps them apart.
+    #[test]
+    fn two_threads_with_one_lock_never_write_at_the_same_time() {
+        let (lock, inside, start) = (WriteLock::default(), AtomicBool::new(false), Barrier::new(2));
+        let alone = |body: &mut dyn FnMut() -> rusqlite::Result<usize>| {
+            assert!(!inside.swap(true, Ordering::SeqCst), "the other thread is inside, too");
+            std::thread::sleep(Duration::from_millis(1));
+            let result = body();
+            assert!(inside.swap(false, Ordering::SeqCst), "the other thread was inside, too");
+            result
+        };
+        let work = || {
+            let conn = table();
+            let mut session = Session::new(&conn, Some(lock.clone())).expect("session");
+            let mut insert = conn.prepare("INSERT INTO t VALUES(1)").expect("prepare");
+            start.wait();
+            for round in 0..40 {
+                let mut row = || alone(&mut || insert.execute(()));
+                if round % 2 == 0 {
+                    session.write_one(row).expect("written");
+                } else {
+                    session.write(|| row().map(End::Commit)).expect("written");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads = [scope.spawn(work), scope.spawn(work)];
+            threads.into_iter().for_each(|thread| thread.join().expect("no thread saw the other"));
+        });
+    }
+
+    #[test]
+    fn the_lock_is_held_until_the_commit_and_free_afterwards() {
+        let (lock, mut conn) = (WriteLock::default(), table());
+        let (commits, own) = (Arc::new(Mutex::new(Vec::new())), lock.clone());
+        let seen = Arc::clone(&commits);
+        let hook = move || {
+            seen.lock().expect("list").push(own.try_lock().is_err());
+            false
+        };
+        conn.commit_hook(Some(hook)).expect("hook");
+        let mut session = Session::new(&conn, Some(lock.clone())).expect("session");
+        let mut insert = conn.prepare("INSERT INTO t VALUES(1)").expect("prepare");
+        session.write(|| insert.execute(()).map(End::Commit)).expect("committed");
+        assert!(lock.try_lock().is_ok(), "still held");
+        session.write_one(|| insert.execute(())).expect("committed");
+        assert!(lock.try_lock().is_ok(), "still held");
+        assert_eq!(*commits.lock().expect("list"), [true, true], "held at each commit");
+    }
 
     #[test]
     fn a_failed_body_leaves_no_transaction_open() {
-        let conn = Connection::open_in_memory().expect("memory");
-        conn.execute_batch("CREATE TABLE t(x)").expect("schema");
+        let conn = table();
         let mut session = Session::new(&conn, None).expect("session");
         let mut insert = conn.prepare("INSERT INTO t VALUES(1)").expect("prepare");
         let failed = session.write(|| -> rusqlite::Result<End<()>> {

@@ -213,6 +213,34 @@ fn nvlite_options(job: &Job) -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Compare;
+    use crate::workloads::rows;
+
+    #[test]
+    fn every_connection_has_the_settings_of_the_run_and_the_fair_wal_a_queue() {
+        let dir = tempfile::tempdir().expect("dir");
+        let source = dir.path().join("load.db");
+        rows::load(&Connection::open(&source).expect("open"), 10).expect("load");
+        let args = ["--medium", "file", "--cache", "777", "--mmap", "3"];
+        for &system in System::value_variants() {
+            let instance = Instance::create(system, &source, dir.path(), &Compare::parsed(&args).job).expect("created");
+            assert_eq!(instance.queue.is_some(), system == System::WalFair, "{system:?}");
+            let synchronous = match system {
+                System::Nvlite | System::WalFull | System::WalFair => 2,
+                System::WalNormal => 1,
+                System::Memory | System::Memdb => 0,
+            };
+            let first = instance.connect().expect("connected");
+            for conn in [&first, &instance.connect().expect("connected")] {
+                let value = |pragma| conn.query_row(pragma, (), |row| row.get::<_, i64>(0)).expect(pragma);
+                let settings = ["PRAGMA cache_size", "PRAGMA synchronous", "PRAGMA page_size"].map(value);
+                assert_eq!(settings, [-777, synchronous, 4096], "{system:?}");
+                if system.has_files() {
+                    assert_eq!(value("PRAGMA mmap_size"), 3 << 20, "{system:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn names_on_the_command_line_and_in_reports_agree() {
