@@ -285,4 +285,18 @@ mod tests {
             });
         }
     }
+
+    /// With one connection and a log that does not fill up, nothing else has to be fenced either.
+    #[test]
+    fn a_commit_on_ram_is_one_fence() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("dir");
+        let (_instance, crew) = crew(System::Nvlite, dir.path(), &["--workload", "update"]);
+        let before = crew.counters().expect("counters");
+        crew.count(1000).expect("counted");
+        let after = crew.counters().expect("counters");
+        drop(crew.dismiss().expect("dismissed"));
+        let [commits, fences] = ["commits", "fences"].map(|name| after[name] - before[name]);
+        assert_eq!(commits, 1000.0);
+        assert!((0.0..=4.0).contains(&(fences - commits)), "{fences} fences for {commits} commits");
+    }
 }
