@@ -1,8 +1,6 @@
 //! The chart: throughput of every system on the left, the first system's ratio to the others, round by round, on the
 //! right.
 
-use std::path::Path;
-
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -22,14 +20,15 @@ const COLOURS: [RGBColor; 6] = [
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the report into an SVG file.
-pub fn draw(report: &Report, path: &Path) -> Result<()> {
-    let fail = |reason: Box<dyn std::error::Error>| Error::Chart { path: path.to_owned(), reason: reason.to_string() };
-    panels(report, path).map_err(fail)
+/// Draws the report; the text of an SVG file.
+pub fn draw(report: &Report) -> Result<String> {
+    let mut text = String::new();
+    panels(report, &mut text).map_err(|reason| Error::Chart(reason.to_string()))?;
+    Ok(text)
 }
 
-fn panels(report: &Report, path: &Path) -> Drawn {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+fn panels(report: &Report, text: &mut String) -> Drawn {
+    let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root.titled(&report.benchmark.title(), ("sans-serif", 17))?;
     let (left, right) = root.split_horizontally(SIZE.0 / 2);

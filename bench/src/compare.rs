@@ -11,6 +11,7 @@ use crate::cli::{Compare, Medium};
 use crate::crew::Crew;
 use crate::error::{Context, Error, Result};
 use crate::machine::{Machine, Versions};
+use crate::output::{self, Output};
 use crate::place::Place;
 use crate::quiet::Quiet;
 use crate::report::{Benchmark, Figures, Report};
@@ -21,13 +22,20 @@ use crate::{chart, syscalls, table};
 
 /// Runs the comparison and prints the table; files are written if asked for.
 pub fn run(run: &Compare) -> Result<()> {
+    let open = |path: &Option<PathBuf>| path.as_deref().map(Output::open).transpose();
+    let (json, svg) = (open(&run.json)?, open(&run.svg)?);
     let report = measure(run)?;
-    print!("{}", table::render(&report));
-    if let Some(path) = &run.json {
-        report.write(path)?;
+    // Whichever of the two fails, the run has not been in vain.
+    let written = write(&report, json, svg);
+    written.and(output::print(&table::render(&report)))
+}
+
+fn write(report: &Report, json: Option<Output>, svg: Option<Output>) -> Result<()> {
+    if let Some(file) = json {
+        file.fill(&report.json())?;
     }
-    if let Some(path) = &run.svg {
-        chart::draw(&report, path)?;
+    if let Some(file) = svg {
+        file.fill(&chart::draw(report)?)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,6 +22,7 @@ mod compare;
 mod crew;
 mod error;
 mod machine;
+mod output;
 mod place;
 mod quiet;
 mod report;
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let hint = if error.is_full() { "; --dir names another directory" } else { "" };
-            eprintln!("nvlite-bench: {error}{hint}");
+            // Where nobody hears it, the status says it.
+            let _ = writeln!(std::io::stderr(), "nvlite-bench: {error}{hint}");
             ExitCode::from(error.exit_status())
         }
     }

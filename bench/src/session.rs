@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, Statement};
+use rusqlite::{Connection, Statement};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, is_busy};
 
 /// Longer than this without success, and the system has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,10 +103,6 @@ fn persist<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> Result<T> {
             Err(error) => return Err(Error::from(error)),
         }
     }
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The program from outside: what it writes, and what its exit status says.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -217,6 +217,16 @@ fn every_other_workload_runs() {
 
 #[test]
 fn wrong_requests_are_refused_with_status_two_and_a_reason() {
+    let small = ["compare", "--peers", "wal_full", "--scale", "100", "--rounds", "1", "--slice-ms", "30"];
+    let with = |more: &[&'static str]| [&small[..], more].concat();
+    let requests = [
+        // Of two faults, the one that is noticed first.
+        (with(&["--dir", "/no-dir", "--json", "/nowhere/out.json"]), "/nowhere/out.json"),
+        (with(&["--dir", "/no-dir", "--svg", "/nowhere/out.svg"]), "/nowhere/out.svg"),
+        (with(&["--dir", "/no-dir", "--json", "/"]), "/: "),
+        (with(&["--dir", "/no-dir"]), "/no-dir"),
+        (with(&["--region", "much"]), "region"),
+    ];
     let cases: [(&[&str], &str); 5] = [
         (&["compare", "--threads", "2", "--peers", "memory"], "memdb"),
         (&["compare", "--peers", "mysql"], "possible values"),
@@ -224,10 +234,25 @@ fn wrong_requests_are_refused_with_status_two_and_a_reason() {
         (&["compare", "--seconds", "0"], "--seconds"),
         (&["compare", "--workload", "update", "--rows", "4000000000"], "--dir"),
     ];
-    for (args, reason) in cases {
+    for (args, reason) in cases.into_iter().chain(requests.iter().map(|(args, reason)| (&args[..], *reason))) {
         let output = bench(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(text(&output.stderr).contains(reason), "{args:?}: {}", text(&output.stderr));
     }
     assert!(text(&bench(&["compare", "--help"]).stdout).contains("Examples:"));
+}
+
+#[test]
+fn files_are_written_although_nobody_reads_the_table() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (json, svg) = (dir.path().join("out.json"), dir.path().join("out.svg"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvlite-bench"));
+    command.args(["compare", "--scale", "100", "--rounds", "1", "--slice-ms", "30", "--peers", "wal_full", "--json"]);
+    command.arg(&json).arg("--svg").arg(&svg).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    assert!(std::fs::read_to_string(&json).expect("written").contains("nvlite/wal_full"));
+    assert!(std::fs::read_to_string(&svg).expect("written").contains("wal_full"));
 }
