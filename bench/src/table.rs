@@ -19,6 +19,12 @@ const COLUMNS: [(&str, &str); 6] = [
 /// Counts that are states rather than events, whose growth per transaction is of no interest on a terminal.
 const STATES: [&str; 5] = ["jci_", "blocks_", "heads", "pages_hot", "ring_used"];
 
+/// Ratios in a line.
+const PER_LINE: usize = 16;
+
+/// Rounds of which the ratio is printed; a run of many hours has thousands.
+const MOST_ROUNDS: usize = 6 * PER_LINE;
+
 /// The whole report in text.
 pub fn render(report: &Report) -> String {
     let mut out = format!("{}\n\n", report.benchmark.title());
@@ -27,6 +33,10 @@ pub fn render(report: &Report) -> String {
     other_counts(report, &mut out);
     out.push('\n');
     ratios(report, &mut out);
+    out.push_str("\nwall, round by round\n");
+    for (pair, ratio) in of_the_first(report) {
+        out.push_str(&rounds(pair, &ratio.rounds));
+    }
     settling(report, &mut out);
     let machine = &report.machine;
     let _ = writeln!(
@@ -135,17 +145,34 @@ fn ratios(report: &Report, out: &mut String) {
     }
 }
 
+/// The first system's ratios to the others.
+fn of_the_first(report: &Report) -> impl Iterator<Item = (&str, &Ratio)> {
+    let first = report.systems.first().map(|(name, _)| *name);
+    let ratios = report.ratios.iter().map(|(pair, ratio)| (pair.as_str(), ratio));
+    ratios.filter(move |(pair, _)| pair.split('/').next() == first)
+}
+
+/// What the median was taken of: how steady the machine was, and whether anything changed with time.
+fn rounds(pair: &str, ratios: &[f64]) -> String {
+    let mut out = String::new();
+    for (line, ratios) in ratios[..ratios.len().min(MOST_ROUNDS)].chunks(PER_LINE).enumerate() {
+        let _ = write!(out, "{:<24}", if line == 0 { pair } else { "" });
+        ratios.iter().for_each(|ratio| _ = write!(out, " {ratio:>5.2}"));
+        out.push('\n');
+    }
+    if ratios.len() > MOST_ROUNDS {
+        let _ = writeln!(out, "{:<24} and {} more, which --json has", "", ratios.len() - MOST_ROUNDS);
+    }
+    out
+}
+
 /// The wall clock of a turn ends with its last transaction; this says what came after it.
 fn settling(report: &Report, out: &mut String) {
     let of = |(name, figures): &(&str, Figures)| format!("{name} {}", short(figures.settle_ms));
     let times: Vec<String> = report.systems.iter().map(of).collect();
     let _ = writeln!(out, "\nBusy after a turn, ms (counts and CPU include it, wall does not): {}.", times.join(", "));
-    let first = report.systems.first().map_or("", |(name, _)| *name);
-    let settled = |(pair, ratio): &(String, Ratio)| {
-        let wall = ratio.wall_settled.filter(|_| pair.split('/').next() == Some(first))?;
-        Some(format!("{pair} {:.2}", wall.median))
-    };
-    let ratios: Vec<String> = report.ratios.iter().filter_map(settled).collect();
+    let settled = |(pair, ratio): (&str, &Ratio)| Some(format!("{pair} {:.2}", ratio.wall_settled?.median));
+    let ratios: Vec<String> = of_the_first(report).filter_map(settled).collect();
     if !ratios.is_empty() {
         let _ = writeln!(out, "Wall clock with it: {}.", ratios.join(", "));
     }
@@ -170,7 +197,19 @@ fn short(figure: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::{MOST_ROUNDS, rounds, short};
+
+    #[test]
+    fn rounds_stand_in_lines_and_those_that_are_left_out_are_counted() {
+        let few: Vec<f64> = (1..=18).map(f64::from).collect();
+        let text = rounds("a/b", &few);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("a/b    ") && lines[0].ends_with(" 14.00 15.00 16.00"), "{text}");
+        assert_eq!((lines[0].len(), lines[1..].to_owned()), (120, vec![&*format!("{:24} 17.00 18.00", "")]));
+        let many = rounds("a/b", &[1.0; MOST_ROUNDS + 3]);
+        assert!(many.ends_with(" and 3 more, which --json has\n"), "{many}");
+        assert_eq!(many.matches("1.00").count(), MOST_ROUNDS);
+    }
 
     #[test]
     fn figures_keep_the_digits_that_matter() {

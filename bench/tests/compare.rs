@@ -147,12 +147,24 @@ fn flushes_fences_and_logged_bytes_are_counted_for_all_that_have_them() {
 }
 
 #[test]
-fn the_table_has_a_column_for_each_of_these_counts() {
+fn the_table_has_a_column_for_each_of_these_counts_and_the_ratio_of_every_round() {
     let dir = tempfile::tempdir().expect("dir");
     let place = dir.path().to_string_lossy();
     let small = ["compare", "--medium", "file", "--dir", &place, "--rounds", "2", "--slice-ms", "30", "--scale", "100"];
-    let output = bench(&[&small[..], &["--peers", "wal_full"]].concat());
+    let json = dir.path().join("out.json");
+    let file = json.to_string_lossy();
+    let output = bench(&[&small[..], &["--peers", "wal_full,memory", "--json", &file]].concat());
     let table = text(&output.stdout);
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("valid JSON");
+    for pair in ["nvlite/wal_full", "nvlite/memory"] {
+        let rounds = json["ratios"][pair]["rounds"].as_array().expect("ratios");
+        assert_eq!(rounds.len(), 2);
+        let rounds: String = rounds.iter().map(|ratio| format!(" {:>5.2}", ratio.as_f64().expect("ratio"))).collect();
+        let line = format!("\n{pair:<24}{rounds}\n");
+        assert!(table.contains(&line), "no{line}in\n{table}");
+    }
+    let after = table.split_once("wall, round by round\n").expect("a title").1;
+    assert!(!after.contains("wal_full/memory"), "only the ratios of nvlite:\n{table}");
     for title in ["new orders/s", "flushes/tx", "fences/tx", "log B/tx", "Busy after a turn", "Wall clock with it"] {
         assert!(table.contains(title), "no {title} in\n{table}");
     }
