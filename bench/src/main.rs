@@ -58,3 +58,20 @@ fn main() -> ExitCode {
 fn default_command() -> Command {
     Cli::parse_from(["nvlite-bench", "compare"]).command.expect("a command was given")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Kind, Level, Medium};
+    use crate::systems::System;
+
+    #[test]
+    fn without_arguments_it_is_tpcc_at_full_size_beside_wal_and_memory() {
+        let Command::Compare(run) = default_command() else { panic!("not compare") };
+        let run = run.resolve().expect("valid");
+        assert_eq!(run.systems(), [System::Nvlite, System::WalFull, System::Memory]);
+        let job = &run.job;
+        assert_eq!((job.workload, job.medium, job.level), (Kind::Tpcc, Medium::Ram, Level::Full));
+        assert_eq!((job.warehouses, job.scale, job.threads, job.cache), (1, 1, 1, 2048));
+    }
+}

@@ -117,6 +117,7 @@ fn orders(conn: &Connection, w: u32, d: u32, scale: Scale, random: &mut Random) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpcc::random::C_LAST_LOAD;
 
     #[test]
     fn tables_have_the_specified_numbers_of_rows_and_every_last_name_is_found() {
@@ -133,5 +134,48 @@ mod tests {
         let names = "SELECT count(DISTINCT c_last) FROM customer WHERE c_w_id = 1 AND c_d_id = 1";
         let names: u32 = conn.query_row(names, (), |row| row.get(0)).expect("names");
         assert_eq!(names, scale.customers);
+    }
+
+    /// Clauses 1.2.1 and 4.3.3.1, as `--scale 1` loads them.
+    #[test]
+    fn the_full_size_is_the_specifications() {
+        let conn = Connection::open_in_memory().expect("memory");
+        load(&conn, Scale::new(1, 1), 1).expect("load");
+        let number = |sql: &str| -> u32 { conn.query_row(sql, (), |row| row.get(0)).expect(sql) };
+        let rows = ["warehouse", "district", "item", "stock", "customer", "history", "orders", "new_order"]
+            .map(|table| number(&format!("SELECT count(*) FROM {table}")));
+        assert_eq!(rows, [1, 10, 100_000, 100_000, 30_000, 30_000, 30_000, 9000]);
+        let keys = [("customer", "c_d_id", "c_id", 1), ("orders", "o_d_id", "o_id", 1)];
+        for (table, district, key, first) in keys.into_iter().chain([("new_order", "no_d_id", "no_o_id", 2101)]) {
+            let whole = format!(
+                "SELECT count(*) FROM (SELECT count(DISTINCT {key}) AS n, min({key}) AS low, max({key}) AS high
+                 FROM {table} GROUP BY {district}) WHERE n = 3001 - {first} AND low = {first} AND high = 3000"
+            );
+            assert_eq!(number(&whole), DISTRICTS, "{table}");
+        }
+        let buyers = "SELECT min(n) FROM (SELECT count(DISTINCT o_c_id) AS n FROM orders GROUP BY o_d_id)";
+        assert_eq!(number(buyers), 3000, "every customer has one order");
+        assert_eq!(number("SELECT count(*) FROM district WHERE d_next_o_id = 3001"), DISTRICTS);
+        names(&conn);
+    }
+
+    /// Clause 4.3.3.1: the first thousand customers of a district bear all names in their order, the others names by
+    /// NURand(255), whose choices have all low bits set far more often than not.
+    fn names(conn: &Connection) {
+        let names = |sql: &str| -> Vec<(String, u32)> {
+            let mut select = conn.prepare(sql).expect(sql);
+            let rows = select.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).expect(sql);
+            rows.collect::<rusqlite::Result<_>>().expect(sql)
+        };
+        for (name, c) in names("SELECT c_last, c_id FROM customer WHERE c_id <= 1000") {
+            assert_eq!(name, last_name(c - 1));
+        }
+        let others = names("SELECT c_last, count(*) FROM customer WHERE c_id > 1000 GROUP BY 1 ORDER BY 2 DESC");
+        let mut often: Vec<&str> = others[..4].iter().map(|(name, _)| name.as_str()).collect();
+        let mut expected = [255, 511, 767, 1023].map(|choice| last_name((choice + C_LAST_LOAD) % 1000));
+        often.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(often, expected);
+        assert!(others[3].1 > 300 && others[4].1 < 240, "{:?}", &others[..5]);
     }
 }

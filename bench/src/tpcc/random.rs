@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 /// The constants C of NURand. Those for the last name differ between load and run by a distance that clause 2.1.6.1
 /// allows: 65 to 119, but neither 96 nor 112.
-const C_LAST_LOAD: u32 = 157;
+pub const C_LAST_LOAD: u32 = 157;
 const C_LAST_RUN: u32 = 223;
 const C_CUSTOMER: u32 = 259;
 const C_ITEM: u32 = 7911;
