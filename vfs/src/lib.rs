@@ -1,7 +1,7 @@
 //! nvlite as a VFS of SQLite.
 //!
-//! A Rust program that links SQLite calls [`open()`], or [`register`] and then opens `file:app.db?vfs=nvlite` as it likes.
-//! A program that loads SQLite's extensions at run time uses the library that `nvlite-ext` builds on [`load()`].
+//! A Rust program that links SQLite calls [`open()`], or [`register`] and then opens `file:app.db?vfs=nvlite` as it
+//! likes. A program that loads SQLite's extensions at run time uses the library that `nvlite-ext` builds on [`load()`].
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;
@@ -14,19 +14,20 @@
 //! ```
 //!
 //! How SQLite's calls are served: `vfs` decides whether a file is ours; `file` is a connection's database file, which
-//! attaches to the engine through `registry` at its first lock; `base` lets the engine reach the base file through the
-//! default VFS; `error` turns what goes wrong into SQLite's codes; `sql` is what can be asked in SQL.
+//! attaches to the engine through `registry`, at its first lock or earlier if it may write: `sql`, which is what can be
+//! asked in SQL, then has a statement of its own run on every new connection. `base` lets the engine reach the base
+//! file through the default VFS; `error` turns what goes wrong into SQLite's codes.
 //!
-//! Errors go to SQLite's error log (`SQLITE_CONFIG_LOG`). What is worth knowing without being one (a region that is not the
-//! file's is set aside, a dead writer's work is finished, a log is recovered) are `tracing` events of the target
-//! `nvlite_engine`: in a program into which this is linked they are for its own subscriber, if it has one. The extension
-//! forwards warnings to the error log.
+//! Errors go to SQLite's error log (`SQLITE_CONFIG_LOG`). What is worth knowing without being one (a region that is not
+//! the file's is set aside, a dead writer's work is finished, a log is recovered) are `tracing` events of the target
+//! `nvlite_engine`: in a program into which this is linked they are for its own subscriber, if it has one. The
+//! extension forwards warnings to the error log.
 //!
-//! A cache that connections share (`cache=shared`) is served like any other: every call that reaches a file, those of the SQL
-//! functions included, comes from SQLite under that cache's mutex.
+//! A cache that connections share (`cache=shared`) is served like any other: every call that reaches a file, those of
+//! the SQL functions included, comes from SQLite under that cache's mutex.
 //!
-//! Two limits come with the journal in memory (SQLite's own rules): VACUUM does not change the page size, and a backup into
-//! a database that has another page size is refused.
+//! Two limits come with the journal in memory (SQLite's own rules): VACUUM does not change the page size, and a backup
+//! into a database that has another page size is refused.
 #![deny(unsafe_code)]
 
 mod api;

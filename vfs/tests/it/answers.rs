@@ -170,18 +170,38 @@ fn what_is_unknown_is_not_found() {
     }
 }
 
-#[test]
-fn filestat_tells_json() {
-    let site = Site::new(nvlite_vfs::Medium::File);
-    let db = with_table(&site);
+/// What `SQLITE_FCNTL_FILESTAT` says of a connection.
+fn file_stat(db: &Connection) -> String {
     // SAFETY: a string builder, finished once.
-    let text = unsafe {
+    unsafe {
         let builder = ffi::sqlite3_str_new(ptr::null_mut());
         let code = ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILESTAT, builder.cast());
         assert_eq!(code, ffi::SQLITE_OK);
         take_text(ffi::sqlite3_str_finish(builder))
-    };
+    }
+}
+
+#[test]
+fn filestat_tells_json() {
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let db = with_table(&site);
+    let text = file_stat(&db);
     assert!(text.contains(r#""vfs":"nvlite""#), "{text}");
+}
+
+#[test]
+fn a_connection_that_may_write_attaches_when_it_opens_and_another_when_it_reads() {
+    on_both(|site| {
+        let attached = |db: &Connection| file_stat(db).contains(r#""attached":true"#);
+        let db = site.options().keep_region(true).open(site.path()).unwrap();
+        assert!(attached(&db));
+        db.execute_batch("CREATE TABLE t(x)").unwrap();
+        close(db);
+        let reader = site.options().read_only(true).open(site.path()).unwrap();
+        assert!(!attached(&reader));
+        assert_eq!(int(&reader, "SELECT count(*) FROM t"), 0);
+        assert!(attached(&reader));
+    });
 }
 
 #[test]
