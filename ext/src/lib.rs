@@ -1,4 +1,5 @@
 //! nvlite as a loadable extension of SQLite: `.load libnvlite`, then open `file:app.db?vfs=nvlite`.
+#![deny(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
 
@@ -10,6 +11,7 @@ use libsqlite3_sys::{sqlite3, sqlite3_api_routines};
 /// # Safety
 /// Called by SQLite only.
 #[unsafe(no_mangle)]
+#[allow(unsafe_code)]
 pub unsafe extern "C" fn sqlite3_nvlite_init(
     db: *mut sqlite3,
     error: *mut *mut c_char,

@@ -1,4 +1,5 @@
 //! `nvlite`: what an operator does with a database from the shell.
+#![deny(unsafe_code)]
 
 mod tool;
 
