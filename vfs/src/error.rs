@@ -103,7 +103,8 @@ pub fn tell(api: &Api, path: &Path, failure: &Failure) -> c_int {
 
 /// Nothing has failed yet: what the default VFS fails at next is its own to tell.
 pub fn forget() {
-    LAST.with(|last| {
+    // gone, as in `tell`: then it holds nothing either
+    let _ = LAST.try_with(|last| {
         if !last.borrow().1.is_empty() {
             *last.borrow_mut() = Default::default();
         }

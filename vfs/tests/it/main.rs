@@ -16,4 +16,5 @@ mod sql;
 mod stock;
 mod stress;
 mod support;
+mod threads;
 mod transactions;
