@@ -19,6 +19,66 @@ type Destroy = Option<unsafe extern "C" fn(*mut c_void)>;
 /// What SQLite calls when it loads an extension, and an automatic one for every new connection.
 pub type Entry = unsafe extern "C" fn(*mut sqlite3, *mut *mut c_char, *const sqlite3_api_routines) -> c_int;
 
+type Malloc = Option<unsafe extern "C" fn(c_int) -> *mut c_void>;
+
+/// Why a SQLite cannot be served by this extension.
+#[derive(Debug)]
+pub enum Unfit {
+    /// It gives no table, and so no allocator for a message either: it was built without extensions.
+    NoTable,
+    /// It is older than [`MIN_VERSION`].
+    TooOld {
+        /// Its version.
+        version: c_int,
+        /// Its allocator.
+        malloc: Malloc,
+    },
+    /// It was built without something that is needed.
+    Lacks {
+        /// What is missing.
+        symbol: &'static str,
+        /// Its allocator.
+        malloc: Malloc,
+    },
+}
+
+impl Unfit {
+    /// The reason as text that this SQLite frees with `sqlite3_free`; null if it has no memory or gave no allocator.
+    #[must_use]
+    pub fn alloc_text(&self) -> *mut c_char {
+        let (text, malloc) = match *self {
+            Unfit::NoTable => return std::ptr::null_mut(),
+            Unfit::TooOld { version, malloc } => {
+                let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+                (format!("nvlite needs SQLite 3.37 or newer, this is {major}.{minor}.{patch}"), malloc)
+            }
+            Unfit::Lacks { symbol, malloc } => {
+                (format!("nvlite needs {symbol}, which this SQLite was built without"), malloc)
+            }
+        };
+        let size = c_int::try_from(text.len() + 1).unwrap_or(0);
+        // SAFETY: a size, no pointers; null for 0.
+        let room = malloc.map_or(std::ptr::null_mut(), |malloc| unsafe { malloc(size) });
+        // SAFETY: null, or of the size of the text and its terminator.
+        unsafe { put_text(room.cast(), &text) }
+    }
+}
+
+/// Writes `text` and its terminator to `room`; answers it.
+///
+/// # Safety
+/// `room` is null, or has one byte more than the text.
+unsafe fn put_text(room: *mut u8, text: &str) -> *mut c_char {
+    if !room.is_null() {
+        // SAFETY: as the caller promises.
+        unsafe {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), room, text.len());
+            *room.add(text.len()) = 0;
+        }
+    }
+    room.cast()
+}
+
 /// Each line: the member, its place in `sqlite3_api_routines` (which only ever grows at its end), its symbol, its type.
 macro_rules! api {
     ($($name:ident $index:literal $symbol:ident $kind:ty;)*) => {
@@ -29,29 +89,34 @@ macro_rules! api {
         }
 
         impl Api {
-            /// From the table that SQLite hands to an extension. `None` if it is too old.
+            /// From the table that SQLite hands to an extension.
+            ///
+            /// # Errors
+            /// Why this SQLite cannot be served.
             ///
             /// # Safety
-            /// `routines` points at the `sqlite3_api_routines` of a SQLite that stays loaded.
-            #[must_use]
-            pub unsafe fn loaded(routines: *const sqlite3_api_routines) -> Option<Api> {
+            /// `routines` is null, or points at the `sqlite3_api_routines` of a SQLite that stays loaded.
+            pub unsafe fn loaded(routines: *const sqlite3_api_routines) -> Result<Api, Unfit> {
                 let members = routines.cast::<*const c_void>();
                 if members.is_null() {
-                    return None;
+                    return Err(Unfit::NoTable);
                 }
-                // SAFETY: member 67 exists since extensions do; its type is that of the C header.
+                // SAFETY: members 67 and 68 exist since extensions do; their types are those of the C header.
                 let version: unsafe extern "C" fn() -> c_int = unsafe { std::mem::transmute(*members.add(67)) };
+                // SAFETY: as above.
+                let malloc: Malloc = unsafe { std::mem::transmute(*members.add(68)) };
                 // SAFETY: no arguments, no state.
-                if unsafe { version() } < MIN_VERSION {
-                    return None;
+                let version = unsafe { version() };
+                if version < MIN_VERSION {
+                    return Err(Unfit::TooOld { version, malloc });
                 }
                 $(
                     // SAFETY: this SQLite is 3.37 or newer, so the member exists.
                     if unsafe { *members.add($index) }.is_null() {
-                        return None;
+                        return Err(Unfit::Lacks { symbol: stringify!($symbol), malloc });
                     }
                 )*
-                Some(Api {
+                Ok(Api {
                     $(
                         // SAFETY: index and type are those of sqlite3ext.h, and the member was seen not to be null.
                         $name: unsafe { std::mem::transmute::<*const c_void, $kind>(*members.add($index)) },
@@ -114,17 +179,10 @@ impl Api {
     /// A copy of `text` that SQLite frees with `sqlite3_free`; null if there is no memory.
     #[must_use]
     pub fn alloc_text(&self, text: &str) -> *mut c_char {
-        let bytes = text.as_bytes();
         // SAFETY: a size, no pointers.
-        let copy = unsafe { (self.malloc64)(bytes.len() as u64 + 1) }.cast::<u8>();
-        if !copy.is_null() {
-            // SAFETY: `copy` has room for the text and its terminator.
-            unsafe {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-                *copy.add(bytes.len()) = 0;
-            }
-        }
-        copy.cast()
+        let room = unsafe { (self.malloc64)(text.len() as u64 + 1) };
+        // SAFETY: null, or of the size of the text and its terminator.
+        unsafe { put_text(room.cast(), text) }
     }
 
     /// Writes to SQLite's error log.
@@ -147,8 +205,8 @@ impl Api {
         }
     }
 
-    /// Whether a URI parameter of SQLite's own is set, as SQLite reads it: two opinions of one parameter would be worse than
-    /// either.
+    /// Whether a URI parameter of SQLite's own is set, as SQLite reads it: two opinions of one parameter would be worse
+    /// than either.
     ///
     /// # Safety
     /// `name` is the very pointer that xOpen received.
@@ -177,7 +235,7 @@ mod tests {
     unsafe extern "C" fn look(_: *mut sqlite3, _: *mut *mut c_char, routines: *const sqlite3_api_routines) -> c_int {
         let linked = Api::linked();
         // SAFETY: the linked library's own table.
-        let same = unsafe { Api::loaded(routines) }.is_some_and(|loaded| loaded.addresses() == linked.addresses());
+        let same = unsafe { Api::loaded(routines) }.is_ok_and(|loaded| loaded.addresses() == linked.addresses());
         *SEEN.lock().expect("not poisoned") = Some(same);
         SQLITE_OK
     }

@@ -13,8 +13,8 @@ use crate::sys::*;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What SQLite calls for every new connection. It answers SQLITE_OK or fails the open: never SQLITE_OK_LOAD_PERMANENTLY,
-/// which here would make every later open fail.
+/// What SQLite calls for every new connection. It answers SQLITE_OK or fails the open: never
+/// SQLITE_OK_LOAD_PERMANENTLY, which here would make every later open fail.
 ///
 /// # Safety
 /// As SQLite calls it.
@@ -25,7 +25,7 @@ pub unsafe extern "C" fn on_new_connection(
 ) -> c_int {
     let run = || {
         // SAFETY: the table of the library that calls; null where it was built without extensions.
-        let api = unsafe { Api::loaded(routines) };
+        let api = unsafe { Api::loaded(routines) }.ok();
         match instance::find(api.as_ref()) {
             // SAFETY: the new connection.
             Some(instance) => unsafe { install(instance, db, error) },
@@ -60,18 +60,19 @@ unsafe fn install(instance: &'static Instance, db: *mut sqlite3, error: ErrorTex
 
 /// What a new connection is told if its main database is ours, and what costs a program nothing that it could miss.
 ///
-/// It reads pages where they lie instead of copying each (`PRAGMA mmap_size`), if the program has no wish of its own: for a
-/// stock file that has its dangers, for ours it has none; a program that does not want it says `PRAGMA mmap_size=0`.
+/// It reads pages where they lie instead of copying each (`PRAGMA mmap_size`), if the program has no wish of its own:
+/// for a stock file that has its dangers, for ours it has none; a program that does not want it says `PRAGMA
+/// mmap_size=0`.
 ///
-/// It keeps its rollback journal through us, where a journal only refers to the pages of the snapshot, and keeps it open
-/// (`journal_mode=PERSIST`). Otherwise SQLite holds a copy of every page that it changes. Either serves.
+/// It keeps its rollback journal through us, where a journal only refers to the pages of the snapshot, and keeps it
+/// open (`journal_mode=PERSIST`). Otherwise SQLite holds a copy of every page that it changes. Either serves.
 ///
 /// # Safety
 /// `db` is a connection of this library that is not in use.
 unsafe fn settle(api: &Api, db: *mut sqlite3) {
     let run = |sql: &str| {
-        // SAFETY: as the caller promises. What SQLite refuses (one without mmap, a database that cannot be opened) stays as
-        // it is; the program's own first statement says why.
+        // SAFETY: as the caller promises. What SQLite refuses (one without mmap, a database that cannot be opened)
+        // stays as it is; the program's own first statement says why.
         unsafe { (api.exec)(db, to_c(sql).as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut()) };
     };
     // SAFETY: as the caller promises.
@@ -85,7 +86,8 @@ unsafe fn settle(api: &Api, db: *mut sqlite3) {
         let let_pass = |pass| unsafe {
             let told = visit(api, db, "main", |conn| {
                 if pass {
-                    // A statement that cannot attach would be told in SQLite's error log, and the program never wrote it.
+                    // A statement that cannot attach would be told in SQLite's error log, and the program never wrote
+                    // it.
                     conn.store()?;
                 }
                 conn.let_journal_mode_pass(pass);
