@@ -4,6 +4,7 @@
 mod answers;
 mod attach;
 mod bases;
+mod examples;
 mod files;
 mod formats;
 mod journal;
