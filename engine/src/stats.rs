@@ -3,6 +3,7 @@
 use crate::base::MediumKind;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::engine::{CONNECTION, Engine};
+use crate::medium::is_tmpfs;
 use crate::pages::heads;
 use crate::store::{Stat, StatValue};
 
@@ -24,7 +25,10 @@ impl Engine {
         let c = &head.counters;
         let read = |a: &AtomicU64| a.load(Ordering::Relaxed);
         let medium = self.region.kind();
-        let survives = if medium == MediumKind::Ram { "the death of all processes" } else { "power loss" };
+        // `file` on a tmpfs goes with the machine, too
+        let in_memory = |path| is_tmpfs(path).unwrap_or(false);
+        let volatile = medium == MediumKind::Ram || in_memory(self.region.path()) || in_memory(self.base.path());
+        let survives = if volatile { "the death of all processes" } else { "power loss" };
         let slots = self.shared.slots();
         let oldest = slots.oldest_pin().map_or(0, |jci| jci.0);
         let readers = slots.used().filter(|(_, slot)| slot.pin().is_some()).count() as u64;

@@ -8,6 +8,7 @@ mod examples;
 mod files;
 mod formats;
 mod journal;
+mod media;
 #[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "../../../tests/src/needs.rs"]
 mod needs;
