@@ -99,7 +99,8 @@ fn vacuum_into_without_a_vfs_goes_through_us_and_leaves_a_stock_copy() {
     });
 }
 
-/// A stock main database, exclusively locked, that asks for WAL: unqualified, both reach the attached file as missing calls.
+/// A stock main database, exclusively locked, that asks for WAL: unqualified, both reach the attached file as missing
+/// calls.
 #[test]
 fn exclusive_wal_by_the_back_door_harms_nobody() {
     on_both(|site| {

@@ -89,7 +89,8 @@ fn log_to_stderr() {
     }
     static ONCE: std::sync::Once = std::sync::Once::new();
     type Print = unsafe extern "C" fn(*mut c_void, c_int, *const std::ffi::c_char);
-    // SAFETY: before SQLite is initialised, as the option demands; otherwise it answers SQLITE_MISUSE and nothing happens.
+    // SAFETY: before SQLite is initialised, as the option demands; otherwise it answers SQLITE_MISUSE and nothing
+    // happens.
     ONCE.call_once(|| unsafe {
         ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOG, print as Print, std::ptr::null_mut::<c_void>());
     });
