@@ -22,7 +22,8 @@ pub enum Flush {
 }
 
 impl Flush {
-    /// The best instruction of this machine; `None` if it has none that this program knows, so that `dax` must be refused.
+    /// The best instruction of this machine; `None` if it has none that this program knows, so that `dax` must be
+    /// refused.
     #[must_use]
     pub fn detect() -> Option<Flush> {
         arch::detect()
@@ -93,7 +94,8 @@ impl Persist {
         arch::fence();
     }
 
-    /// Copies past the caches: whole lines with non-temporal stores, what is left at both ends with a store and a flush.
+    /// Copies past the caches: whole lines with non-temporal stores, what is left at both ends with a store and a
+    /// flush.
     ///
     /// # Safety
     /// `[to, to + bytes.len())` is mapped for writing and does not overlap `bytes`.
@@ -129,18 +131,27 @@ mod arch {
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count, __m128i, _mm_loadu_si128, _mm_stream_si128};
 
-    const CLFLUSHOPT: u32 = 1 << 23;
-    const CLWB: u32 = 1 << 24;
+    pub(super) const CLFLUSHOPT: u32 = 1 << 23;
+    pub(super) const CLWB: u32 = 1 << 24;
 
-    #[allow(unused_unsafe)] // safe to call from Rust 1.93 on
     pub(super) fn detect() -> Option<Flush> {
+        Some(best(features()))
+    }
+
+    /// EBX of CPUID's leaf 7, in which the two are bits.
+    #[allow(unused_unsafe)] // safe to call from Rust 1.93 on
+    pub(super) fn features() -> u32 {
         // SAFETY: every x86_64 has CPUID, and leaf 7 is only asked for where leaf 0 says that it exists.
-        let features = unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 } };
-        Some(match features {
+        unsafe { if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 } }
+    }
+
+    /// The best instruction of a machine with these features.
+    pub(super) fn best(features: u32) -> Flush {
+        match features {
             f if f & CLWB != 0 => Flush::Clwb,
             f if f & CLFLUSHOPT != 0 => Flush::ClflushOpt,
             _ => Flush::Clflush, // part of SSE2, which x86_64 includes
-        })
+        }
     }
 
     /// # Safety
@@ -180,7 +191,8 @@ mod arch {
     }
 }
 
-/// Elsewhere there is no proven primitive: `dax` is refused, and `ram` (which promises nothing beyond the process) needs none.
+/// Elsewhere there is no proven primitive: `dax` is refused, and `ram` (which promises nothing beyond the process)
+/// needs none.
 #[cfg(not(target_arch = "x86_64"))]
 mod arch {
     use super::{Flush, LINE};
@@ -209,6 +221,33 @@ mod arch {
 mod tests {
     use super::*;
 
+    /// Every instruction that this machine has.
+    #[cfg(target_arch = "x86_64")]
+    fn all() -> Vec<Flush> {
+        let has = arch::features();
+        let mut all: Vec<_> = [0, arch::CLWB, arch::CLWB | arch::CLFLUSHOPT].map(|but| arch::best(has & !but)).into();
+        all.dedup();
+        all
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn all() -> Vec<Flush> {
+        Vec::new()
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_least_harmful_instruction_is_chosen() {
+        use arch::{CLFLUSHOPT, CLWB, best};
+        for others in [0, !(CLWB | CLFLUSHOPT)] {
+            assert_eq!(best(others | CLWB | CLFLUSHOPT), Flush::Clwb);
+            assert_eq!(best(others | CLWB), Flush::Clwb);
+            assert_eq!(best(others | CLFLUSHOPT), Flush::ClflushOpt);
+            assert_eq!(best(others), Flush::Clflush);
+        }
+        assert_eq!(Flush::detect(), all().first().copied());
+    }
+
     #[test]
     fn flush_counts_the_lines_it_touches() {
         let memory = [0u64; 64];
@@ -218,8 +257,7 @@ mod tests {
             // SAFETY: at most 3 lines from the first line's start in 8.
             unsafe { Persist::new(flush).flush(line.wrapping_add(skew), len) }
         };
-        let Some(best) = Flush::detect() else { return };
-        for how in [best, Flush::Clflush] {
+        for how in all() {
             assert_eq!(flushed(how, 0, 0), 0);
             assert_eq!(flushed(how, 0, 64), 1);
             assert_eq!(flushed(how, 63, 2), 2);
@@ -231,8 +269,8 @@ mod tests {
     #[test]
     fn stream_copies_any_length_and_alignment() {
         let source: Vec<u8> = (0..400).map(|i| i as u8 | 1).collect();
-        let persist = Persist::new(Flush::detect().unwrap_or(Flush::Unneeded));
-        for skew in 0..70 {
+        let skews = |how| (0..70).map(move |skew| (Persist::new(how), skew));
+        for (persist, skew) in all().into_iter().chain([Flush::Unneeded]).flat_map(skews) {
             for len in [0, 1, 7, 8, 15, 63, 64, 65, 127, 128, 200, 300] {
                 let mut target = vec![0u8; 400];
                 // SAFETY: skew + len <= 370 bytes of 400.
