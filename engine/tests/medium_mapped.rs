@@ -12,6 +12,11 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// What a mapping in this directory is of: `tests/dax/run.sh` runs these tests on persistent memory.
+fn kind(dir: &Path) -> MediumKind {
+    if probe(dir) { MediumKind::Dax } else { MediumKind::Ram }
+}
+
 fn read(region: &Mapped, off: u64, len: usize) -> Vec<u8> {
     let mut got = vec![0xEE; len];
     region.load(off, &mut got);
@@ -23,7 +28,7 @@ fn stores_of_any_alignment_reach_the_file_and_only_their_bytes() -> Result<()> {
     let dir = scratch();
     let path = dir.path().join("region");
     let source: Vec<u8> = (0..600u32).map(|i| i as u8 | 1).collect();
-    let region = Mapped::create(&path, LEN, MediumKind::Ram)?;
+    let region = Mapped::create(&path, LEN, kind(dir.path()))?;
     region.allocate(0, LEN)?;
     for skew in 0..9usize {
         for len in [0, 1, 7, 8, 9, 63, 64, 65, 511] {
@@ -44,7 +49,7 @@ fn stores_of_any_alignment_reach_the_file_and_only_their_bytes() -> Result<()> {
     assert_eq!(file.len() as u64, LEN);
     assert_eq!(file[4101..4701], source);
     assert_eq!(file[8192..8200], 0x0102_0304_0506_0708u64.to_ne_bytes());
-    let again = Mapped::open(&path, MediumKind::Ram)?;
+    let again = Mapped::open(&path, kind(dir.path()))?;
     assert_eq!(read(&again, 4101, 600), source);
     Ok(())
 }
@@ -52,7 +57,7 @@ fn stores_of_any_alignment_reach_the_file_and_only_their_bytes() -> Result<()> {
 #[test]
 fn flush_tells_the_lines_it_wrote_back() -> Result<()> {
     let dir = scratch();
-    let region = Mapped::create(&dir.path().join("region"), LEN, MediumKind::Ram)?;
+    let region = Mapped::create(&dir.path().join("region"), LEN, kind(dir.path()))?;
     region.allocate(0, LEN)?;
     let per_line = u64::from(region.primitive() != Flush::Unneeded);
     assert_eq!(region.flush(Site::RetireLines, 0, 0), 0);
@@ -68,21 +73,21 @@ fn creation_takes_no_storage_and_hides_the_file_from_others() -> Result<()> {
     let model = dir.path().join("app.db");
     std::fs::write(&model, "").expect("a model");
     std::fs::set_permissions(&model, PermissionsExt::from_mode(0o640)).expect("its mode");
-    let region = Mapped::create(&path, 1 << 40, MediumKind::Ram)?;
+    let region = Mapped::create(&path, 1 << 40, kind(dir.path()))?;
     let mode = || region.file().metadata().expect("metadata").mode() & 0o777;
     assert_eq!(mode(), 0o600);
     region.same_access(&model)?;
     assert_eq!(mode(), 0o640);
     region.allocate(1 << 30, 4096)?;
     assert!(region.file().metadata().expect("metadata").blocks() <= 64);
-    assert!(matches!(Mapped::create(&path, LEN, MediumKind::Ram), Err(Error::Io { .. })), "it exists already");
+    assert!(matches!(Mapped::create(&path, LEN, kind(dir.path())), Err(Error::Io { .. })), "it exists already");
     Ok(())
 }
 
 #[test]
 fn eight_bytes_past_the_end_are_readable() -> Result<()> {
     let dir = scratch();
-    let region = Mapped::create(&dir.path().join("region"), LEN, MediumKind::Ram)?;
+    let region = Mapped::create(&dir.path().join("region"), LEN, kind(dir.path()))?;
     let end = region.base().wrapping_add(LEN as usize);
     let mut copy = [0xEEu8; 8];
     // The kernel reads them for us: a fault would be an error of the call.
@@ -100,7 +105,7 @@ fn eight_bytes_past_the_end_are_readable() -> Result<()> {
 #[should_panic(expected = "of a mapping of")]
 fn a_range_outside_is_refused() {
     let dir = scratch();
-    let region = Mapped::create(&dir.path().join("region"), LEN, MediumKind::Ram).expect("a region");
+    let region = Mapped::create(&dir.path().join("region"), LEN, kind(dir.path())).expect("a region");
     region.store(LEN - 4, &[1; 8]);
 }
 
@@ -110,11 +115,11 @@ fn files_that_cannot_be_a_region_are_errors() {
     let path = dir.path().join("region");
     let refused = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("a file");
-        matches!(Mapped::open(&path, MediumKind::Ram), Err(Error::Corrupt { .. }))
+        matches!(Mapped::open(&path, kind(dir.path())), Err(Error::Corrupt { .. }))
     };
     assert!(refused(b""));
     assert!(refused(&[0; 4097]));
-    assert!(matches!(Mapped::open(dir.path(), MediumKind::Ram), Err(Error::Io { .. })));
+    assert!(matches!(Mapped::open(dir.path(), kind(dir.path())), Err(Error::Io { .. })));
     assert!(matches!(Mapped::create(&dir.path().join("f"), LEN, MediumKind::File), Err(Error::CantOpen { .. })));
     assert!(!dir.path().join("f").exists());
 }

@@ -1,12 +1,11 @@
 #!/bin/bash
 # Builds what the guest boots from: the distribution's kernel and an initramfs with busybox, ndctl, mkfs.ext4 and the
-# test program. usage: image.sh DIR DAX_GUEST -> DIR/vmlinuz, DIR/initrd
+# programs in DIR/programs. usage: image.sh DIR -> DIR/vmlinuz, DIR/initrd
 # Exits with 3 if the kernel cannot be fetched.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin # as in run.sh
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=$1
-guest=$2
 modules=(nfit nd_pmem crc32c_generic ext4)
 
 # The kernel package changes its name with each security update: ask the meta-package which one it is today.
@@ -30,7 +29,7 @@ mkdir -p "$root"/{bin,dev,proc,sys,tmp,nv,etc,run} "$root/lib/modules/$version"
 cp "$here/init" "$root/init"
 chmod +x "$root/init"
 cp "$(command -v busybox)" "$root/bin/busybox"
-for applet in sh mount umount modprobe cat echo cut tr sed uname poweroff; do
+for applet in sh mount umount modprobe cat echo cut tr sed uname mkdir rm poweroff; do
     ln -s busybox "$root/bin/$applet"
 done
 
@@ -45,8 +44,10 @@ done | tr ' ' '\n' | sort -u | while read -r file; do
 done
 depmod -b "$root" "$version"
 
+for program in "$dir"/programs/*; do # statically linked
+    strip -o "$root/bin/$(basename "$program")" "$program"
+done
 # Programs with the shared libraries they name.
-strip -o "$root/bin/dax_guest" "$guest"
 for program in ndctl mkfs.ext4; do
     path=$(command -v "$program")
     cp -L "$path" "$root/bin/$program"

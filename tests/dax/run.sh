@@ -3,6 +3,7 @@
 #
 # Boots the distribution's kernel in QEMU with an NVDIMM, runs the test program (tests/src/bin/dax_guest) on a DAX file
 # system there, kills QEMU with SIGKILL while it acknowledges work, boots again, and checks that all of it is there.
+# The engine's tests of its media run on that file system, too, once for each persistence domain.
 # QEMU models no CPU cache: this shows that MAP_SYNC, recovery and the persistence domain are handled on a real kernel; a
 # missing flush is for the crash simulator to find.
 #
@@ -17,6 +18,7 @@ dir=$repo/target/dax
 target=x86_64-unknown-linux-gnu
 pmem=$dir/pmem.img
 BOOT=10 # seconds within which the guest should be ready
+SUITES=(medium_mapped medium_disk medium_full nvlite_engine:medium) # tests of the engine that run there; and a filter
 passed=0
 failed=0
 qemu=
@@ -108,16 +110,45 @@ acked() {
     sed -n "s/^ACK $2 \([0-9][0-9]*\)\( .*\)\?\r\$/\1/p" "$dir/$1.log" | tail -n 1 | grep . || echo 0
 }
 
-make_image() { "$here/image.sh" "$dir" "$dir/cargo/$target/release/dax_guest"; }
+make_image() { "$here/image.sh" "$dir"; }
+
+# static COMMAND...: cargo's, linked statically, as the guest has no libraries.
+static() {
+    (cd "$repo" && RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$dir/cargo \
+        cargo "$@" --quiet --release --locked --target "$target")
+}
+
+# What the guest runs, under names without a hash, in $dir/programs.
+build_programs() {
+    local path name
+    rm -rf "$dir/programs"
+    mkdir "$dir/programs"
+    static build -p nvlite-tests --bin dax_guest
+    cp "$dir/cargo/$target/release/dax_guest" "$dir/programs/"
+    static test -p nvlite-engine --lib --test 'medium_*' --no-run --message-format=json > "$dir/tests.json"
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$dir/tests.json" | while read -r path; do
+        name=$(basename "$path")
+        cp "$path" "$dir/programs/${name%-*}"
+    done
+}
+
+# The number of tests in $SUITES.
+tests_in_suites() {
+    local suite
+    for suite in "${SUITES[@]}"; do # unquoted: the filter is a word of its own
+        "$dir/programs/"${suite/:/ } --list 2> /dev/null | grep ': test$'
+    done | wc -l
+}
 
 mkdir -p "$dir"
 [[ $(uname -m) == x86_64 ]] || skip "the guest is x86_64, this machine is $(uname -m)"
 install_tools || skip "cannot install QEMU and its tools; see $dir/apt.log"
 say "tools"
 
-(cd "$repo" && RUSTFLAGS='-C target-feature=+crt-static' CARGO_TARGET_DIR=$dir/cargo \
-    cargo build --quiet --release --locked -p nvlite-tests --bin dax_guest --target "$target")
-say "test program"
+build_programs
+tests=$(tests_in_suites)
+suites=$(printf ',test:%s' "${SUITES[@]}")
+say "test programs"
 status=0
 make_image || status=$?
 if ((status == 3)); then # the package lists may be out of date
@@ -129,9 +160,9 @@ say "image"
 rm -f "$pmem"
 truncate -s 512M "$pmem"
 
-boot medium yes mem-ctrl 4 facts:memory_controller,medium:run medium 300
+boot medium yes mem-ctrl $((4 + tests)) "facts:memory_controller$suites,medium:run" medium 300
 grep -aq '^PLATFORM persistence_domain=memory_controller' "$dir/medium.log" || fail "QEMU's persistence domain"
-boot control no cpu 5 "facts:cpu_cache,medium:verify:$(acked medium medium),control:run" control 300
+boot control no cpu $((5 + tests)) "facts:cpu_cache$suites,medium:verify:$(acked medium medium),control:run" control 300
 boot store no mem-ctrl 1 "control:verify:$(acked control control),store:run" store 200
 boot again no cpu 1 "store:verify:$(acked store store),store:run" store 700
 boot sql no mem-ctrl 1 "store:verify:$(acked again store),sql:run" sql 300
