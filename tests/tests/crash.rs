@@ -68,6 +68,11 @@ fn histories_with_deaths_on_dax() {
 }
 
 #[test]
+fn histories_with_deaths_on_file() {
+    crash(MediumKind::File, Shape::DEADLY_BATCH, Plan::LONG, 4);
+}
+
+#[test]
 fn long_histories_on_dax() {
     crash(MediumKind::Dax, Shape::LONG, Plan::LONG, 2);
 }

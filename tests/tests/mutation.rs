@@ -127,6 +127,7 @@ impl Histories {
             (2, _) => LARGE,
             (3, _) => CROWDED,
             (4, Dax) => HALVES,
+            (4, _) => Shape::DEADLY_BATCH,
             (5, Dax) if seed % 12 == 11 => ROOMY,
             (5, _) => SHRINKING,
             _ => BUSY,

@@ -1,6 +1,6 @@
 //! Drives a store through a history, crashes it everywhere, and checks what it recovers.
 
-use super::history::{Shape, Step};
+use super::history::{Death, Shape, Step};
 use super::image::Image;
 use super::model::{Model, Submission};
 use super::oracle::{Grain, Policy, mix};
@@ -44,10 +44,10 @@ pub trait Db {
     fn commit_beside(&mut self, submission: &Submission) -> Result<(), String> {
         self.commit(submission, true)
     }
-    /// Another process begins to commit and dies in front of operation `n`, if it comes so far; then what it left is
-    /// brought in order. True if this kind of store has processes.
-    fn die(&mut self, _submission: &Submission, _n: u64) -> Result<bool, String> {
-        Ok(false)
+    /// Another process begins to commit and dies, if it comes so far; then what it left is brought in order. `None` if
+    /// this kind of store has no processes.
+    fn die(&mut self, _submission: &Submission, _death: Death) -> Result<Option<Left>, String> {
+        Ok(None)
     }
     /// Reader `reader` begins.
     fn pin(&mut self, _reader: usize) -> Result<(), String> {
@@ -70,6 +70,16 @@ pub trait Db {
     {
         Ok(())
     }
+}
+
+/// What a process that died has left.
+pub struct Left {
+    /// All bytes, as the next writer finds them.
+    pub content: Vec<u8>,
+    /// It had been told that its commit is durable.
+    pub acknowledged: bool,
+    /// Whether what is served is durable.
+    pub durable: bool,
 }
 
 /// How much to explore.
@@ -206,7 +216,7 @@ fn name(step: &Step) -> String {
             format!("commit({} writes, {} pages, durable {durable})", tx.writes.len(), tx.pages)
         }
         Step::Beside(tx) => format!("commit({} writes, {} pages) beside others", tx.writes.len(), tx.pages),
-        Step::Die(tx, n) => format!("death in front of operation {n} of a commit({} writes)", tx.writes.len()),
+        Step::Die(tx, death) => format!("{death:?}, commit({} writes)", tx.writes.len()),
         Step::Abort(tx) => format!("abort({} writes)", tx.writes.len()),
         other => format!("{other:?}"),
     }
@@ -236,15 +246,17 @@ fn take_step<D: Db>(
             model.push(tx);
             world.acknowledged(submission.number);
         }
-        Step::Die(tx, n) => {
+        Step::Die(tx, death) => {
             let submission = model.submission(tx);
-            world.submitted(submission.number);
-            if db.die(&submission, *n)? {
+            let number = submission.number;
+            world.submitted(number);
+            if let Some(left) = db.die(&submission, *death)? {
                 model.push(tx);
-                let found = model.identify(&db.content()?, submission.number - 1, submission.number)?;
-                // either way it was served
-                world.acknowledged(found);
-                if found < submission.number {
+                let found = model.identify(&left.content, number - u64::from(!left.acknowledged), number)?;
+                if left.durable {
+                    world.acknowledged(found); // either way it was served
+                }
+                if found < number {
                     model.pop();
                 }
             }

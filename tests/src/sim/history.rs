@@ -12,8 +12,8 @@ pub enum Step {
     Abort(Tx),
     /// A transaction between whose preparation and commit another connection reads, and asks for a checkpoint.
     Beside(Tx),
-    /// Another process begins this transaction and dies in front of this operation on a medium, counted from 0.
-    Die(Tx, u64),
+    /// Another process begins this transaction, and dies.
+    Die(Tx, Death),
     /// A reader begins a transaction; it must see the same until it ends.
     Pin(usize),
     /// It compares what it sees with what it saw, and ends.
@@ -22,6 +22,17 @@ pub enum Step {
     Checkpoint,
     /// The store is closed cleanly and opened again.
     Reopen,
+}
+
+/// How a process dies.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    /// In front of this operation on a medium, counted from 0.
+    pub at: u64,
+    /// That is one of a checkpoint after the commit, and not of the commit.
+    pub retires: bool,
+    /// Whether its commit waits for durability.
+    pub durable: bool,
 }
 
 /// What a generated history looks like.
@@ -55,6 +66,12 @@ pub struct Shape {
     pub beside: u64,
     /// In 1 of this many transactions the process dies; 0 for never.
     pub deaths: u64,
+    /// It dies in front of one of so many operations on a medium.
+    pub operations: u64,
+    /// In 1 of this many deaths it dies not in its commit, but in a checkpoint after it; 0 for never.
+    pub retirers: u64,
+    /// What a process that died has published may be durable or not, as on `file`: after it somebody makes it so.
+    pub batched: bool,
 }
 
 impl Shape {
@@ -74,6 +91,9 @@ impl Shape {
         sparse: 0,
         beside: 0,
         deaths: 0,
+        operations: 12,
+        retirers: 0,
+        batched: false,
     };
 
     /// So few bytes that all that a crash may leave can be gone through.
@@ -94,11 +114,15 @@ impl Shape {
         large: 15,
         sparse: 4,
         beside: 8,
-        deaths: 0,
+        ..Shape::TINY
     };
 
     /// Every third transaction's process dies.
     pub const DEADLY: Shape = Shape { steps: 40, max_pages: 40, max_writes: 4, deaths: 3, large: 0, ..Shape::LONG };
+
+    /// The same with the few operations that a commit on `file` has: zeros, the batch, the sync. Those of a retirement
+    /// are more.
+    pub const DEADLY_BATCH: Shape = Shape { steps: 60, operations: 4, retirers: 3, batched: true, ..Shape::DEADLY };
 
     /// A history of this shape.
     pub fn history(&self, seed: u64) -> Vec<Step> {
@@ -122,7 +146,12 @@ impl Shape {
                 if self.steps > 10 && lot.below(12) == 0 {
                     steps.push(Step::Abort(tx));
                 } else if every(self.deaths, &mut lot) {
-                    steps.push(Step::Die(tx, lot.below(12)));
+                    steps.push(Step::Die(tx, self.death(&mut lot)));
+                    if self.batched && lot.below(4) == 0 {
+                        steps.push(Step::Checkpoint);
+                    } else if self.batched {
+                        steps.push(Step::Commit(self.tx(&mut lot, pages), true));
+                    }
                 } else if every(self.beside, &mut lot) {
                     pages = tx.pages;
                     steps.push(Step::Beside(tx));
@@ -134,6 +163,14 @@ impl Shape {
             }
         }
         steps
+    }
+
+    fn death(&self, lot: &mut Lot) -> Death {
+        let at = lot.draw();
+        let drawn = |n: u64, lot: &mut Lot| n > 0 && lot.below(n) == 0;
+        let retires = drawn(self.retirers, lot);
+        let durable = !self.batched || !drawn(self.lazy, lot);
+        Death { at: at % if retires { 12 } else { self.operations }, retires, durable }
     }
 
     /// One transaction on a database of `pages`, by lot.

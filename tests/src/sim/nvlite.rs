@@ -1,8 +1,8 @@
 //! nvlite on simulated media.
 
-use super::drive::{Db, Subject};
-use super::event::Dev;
-use super::event::as_another_thread;
+use super::drive::{Db, Left, Subject};
+use super::event::{Dev, as_another_thread};
+use super::history::Death;
 use super::image::Image;
 use super::media::{SimBase, SimDisk, SimPmem};
 use super::model::Submission;
@@ -12,6 +12,7 @@ use nvlite_engine::base::{Incarnation, Jci, PageNo};
 use nvlite_engine::format::entry::Entry;
 use nvlite_engine::format::mark;
 use nvlite_engine::shm::{AttachmentNo, Liveness, Segment};
+use nvlite_engine::store::sleep;
 use nvlite_engine::{
     BaseOpener, Durability, Error, MediumKind, Parts, Region, Session, Store, keep_unmarked, mapping_len,
 };
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const REGION: Dev = 0;
@@ -201,14 +203,35 @@ impl NvliteDb {
         &mut self.sessions[submission.number as usize % 2]
     }
 
+    /// Whoever wants to write next finishes what a dead process left, and finds all of it.
+    fn take_over(&mut self) -> Result<Vec<u8>, String> {
+        let [session, _] = &mut self.sessions;
+        let content = begin_write(session).and_then(|()| all(session));
+        session.end_write();
+        session.end_read();
+        content
+    }
+
     /// The store itself, for its figures.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 }
 
+/// Takes the writer lock. On `file` there may be a dead process's commit that nobody has made durable, and so visible:
+/// who is refused for it waits for its turn, and then sees it (P10).
+fn begin_write(session: &mut Session) -> Result<(), String> {
+    let mut begun = session.begin_write();
+    if matches!(begun, Err(Error::BusySnapshot)) {
+        session.end_read();
+        sleep(Duration::from_secs(1)); // not so long: the lock is free
+        begun = session.begin_write();
+    }
+    text(begun)
+}
+
 fn write(session: &mut Session, submission: &Submission) -> Result<(), String> {
-    text(session.begin_write())?;
+    begin_write(session)?;
     for (offset, bytes) in &submission.writes {
         text(session.write(*offset, bytes))?;
     }
@@ -254,8 +277,8 @@ impl Db for NvliteDb {
         })
     }
 
-    fn die(&mut self, submission: &Submission, n: u64) -> Result<bool, String> {
-        let Some(others) = &mut self.others else { return Ok(false) };
+    fn die(&mut self, submission: &Submission, death: Death) -> Result<Option<Left>, String> {
+        let Some(others) = &mut self.others else { return Ok(None) };
         others.last += 1;
         let number = others.last;
         others.alive.store(number, Ordering::SeqCst);
@@ -264,11 +287,23 @@ impl Db for NvliteDb {
         let parts = self.subject.parts(&self.world, segment, others.liveness(number));
         let store = text(Store::assemble_beside(parts))?;
         let mut session = text(store.session())?;
+        let mut acknowledged = false;
         let ended = as_another_thread(|| {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 text(session.begin_write())?;
-                self.world.dies_after(n);
-                commit(&mut session, submission, true, || Ok(()))
+                if !death.retires {
+                    self.world.dies_after(death.at);
+                }
+                commit(&mut session, submission, death.durable, || Ok(()))?;
+                if death.durable {
+                    acknowledged = true;
+                    self.world.acknowledged(submission.number);
+                }
+                if death.retires {
+                    self.world.dies_after(death.at);
+                    text(session.checkpoint())?;
+                }
+                Ok::<_, String>(())
             }));
             self.world.dies_after(u64::MAX);
             self.world.ended();
@@ -283,18 +318,9 @@ impl Db for NvliteDb {
             Err(payload) if payload.is::<Died>() => {}
             Err(payload) => resume_unwind(payload),
         }
-        // whoever wants to write next finishes what it left, and must then look again
-        for session in &mut self.sessions {
-            let repaired = session.begin_write();
-            session.end_write();
-            session.end_read();
-            match repaired {
-                Ok(()) => return Ok(true),
-                Err(Error::BusySnapshot) => {}
-                Err(e) => return Err(format!("repair: {e} ({e:?})")),
-            }
-        }
-        Ok(true)
+        let durable = self.subject.kind != MediumKind::File;
+        let content = self.take_over().map_err(|e| format!("repair: {e}"))?;
+        Ok(Some(Left { content, acknowledged, durable }))
     }
 
     fn abort(&mut self, submission: &Submission) -> Result<(), String> {
