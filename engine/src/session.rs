@@ -40,6 +40,8 @@ pub struct Session {
     /// Pointers handed out under the lock, which nobody else knows of yet.
     lent: Vec<fetch::Lent>,
     last_commit: Jci,
+    /// The newest snapshot that it had: it never goes back.
+    newest: Jci,
     seen: Incarnation,
     set: WriteSet,
     /// Page size of a database that has none yet, as its first write suggests.
@@ -76,6 +78,7 @@ impl Session {
             evictions: 0,
             lent: Vec::new(),
             last_commit: Jci::ZERO,
+            newest: Jci::ZERO,
             seen,
             set: WriteSet::default(),
             provisional: 0,
@@ -103,6 +106,11 @@ impl Session {
 
     /// xLock(SHARED): pins the newest visible snapshot (P10). Idempotent. Waits only for a commit in progress in place.
     ///
+    /// A connection never goes back in time. What it saw when it was granted the writer lock need not be visible yet
+    /// when it has given that back; but SQLite would go on with a schema and with cached pages that it took from there:
+    /// it prepares a statement for the older schema and runs it on the newer one, again and again, and a page 1 that
+    /// did not exist yet stays in its cache.
+    ///
     /// # Errors
     /// `Failed` and `Forked`; an error of the repair of a dead writer.
     pub fn begin_read(&mut self) -> Result<()> {
@@ -119,9 +127,10 @@ impl Session {
             engine.flush(self.slot, head.clock.published())?;
         }
         let at = if granted { PinAt::Published } else { PinAt::Visible };
-        let own = (self.last_commit > head.clock.visible()).then_some(self.last_commit);
-        let pin = engine.pin(self.slot, at, own)?;
+        let seen = (self.newest > head.clock.visible()).then_some(self.newest);
+        let pin = engine.pin(self.slot, at, seen)?;
         self.pin = Some(pin);
+        self.newest = pin;
         self.pages = None;
         self.served();
         Ok(())

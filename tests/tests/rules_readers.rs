@@ -160,6 +160,46 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
 }
 
 #[test]
+fn p10_a_connection_never_goes_back_and_waits_for_no_flush() {
+    // Failure: who was granted the lock saw the newest commit, which is not visible yet; it gives the lock back, and
+    // its next read is of an older commit, or waits for a flush whose leader is stopped. Or what it saw was superseded
+    // since: nobody pinned it, and it was pruned. Its writer would, as long as it waits; so that one is dead.
+    let rig = Rig::new(MediumKind::File);
+    let processes = Processes::new(&rig).unwrap();
+    let gate = Arc::new(Gate::default());
+    let its = gate.clone();
+    let first = processes.start(1, on_disk(|disk| gated_disk(disk, &its))).unwrap();
+    let second = processes.start(2, on_disk(deadly_disk)).unwrap();
+    let _open = Open(gate.clone());
+    let [mut a, mut b, mut other] = [(); 3].map(|()| first.session().unwrap());
+    let mut dying = second.session().unwrap();
+    gate.permit(1);
+    commit(&mut a, 2, [2], 1, Full).unwrap();
+    let died = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut dying, 2, [2], 2, Full)));
+    assert!(died.is_err(), "it led the flush of commit 2");
+    dying.end_read(); // as is done for the dead
+    processes.kill(2);
+    until_granted(|| b.begin_write().inspect_err(|_| b.end_read())).unwrap();
+    assert_eq!(byte(&mut b, 2).unwrap(), Some(2), "with the lock");
+    b.end_write();
+    b.end_read();
+    let writes = std::thread::spawn(move || until_granted(|| commit(&mut a, 2, [2], 3, Full)).unwrap());
+    gate.await_arrivals(2); // the leader of both is stopped
+    assert_eq!(["jci_visible", "jci_published"].map(|name| stat(&first, name)), [1, 3]);
+    let (tell, told) = mpsc::channel();
+    let reads = std::thread::spawn(move || {
+        tell.send([sees(&mut b, 2), sees(&mut b, 2)]).unwrap();
+        b
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok([Some(2); 2]), "what it saw, at once");
+    assert_eq!(sees(&mut other, 2), Some(1), "others see what is durable");
+    gate.permit(9);
+    writes.join().unwrap();
+    assert_eq!(sees(&mut reads.join().unwrap(), 2), Some(3));
+    std::mem::forget((dying, second)); // the dead do not clean up
+}
+
+#[test]
 fn p10_who_was_refused_and_sleeps_elsewhere_is_shown_the_newest() {
     // Failure: a connection whose busy handler does not sleep through us can never be granted the lock; each time that it
     // tries again, it pins what is visible, which is older than what the others have published, and is refused for ever.

@@ -232,6 +232,7 @@ impl Session {
         // shadows of pages that were cut off never became versions
         self.set.shadows().filter(|(page, _)| page.0 > size).for_each(|(_, v)| engine.pages.give_back(v));
         self.last_commit = jci;
+        self.newest = jci;
         self.pin = Some(jci);
         self.pages = None;
         engine.pages.pump();

@@ -134,8 +134,9 @@ impl Clock {
         Jci(self.durable.load(Ordering::Acquire))
     }
 
-    /// Pins a snapshot, in `slot`: the newest at `at`, or `at_least` if that is newer (the connection's own last commit, which is
-    /// published). Waits only for a commit in progress in place. `alive` says whether the owner of a closed gate is.
+    /// Pins a snapshot, in `slot`: the newest at `at`, or `at_least` if that is newer (one that the connection had, and
+    /// so is published). Waits only for a commit in progress in place. `alive` says whether the owner of a closed gate
+    /// is.
     ///
     /// A version above `visible` is protected by this only if it is not freed before `visible` has passed what superseded it.
     pub fn pin(&self, slot: &Slot, at: PinAt, at_least: Option<Jci>, alive: &dyn Fn(Holder) -> bool) -> Pinned {

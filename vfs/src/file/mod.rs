@@ -19,17 +19,11 @@ use crate::names;
 use crate::registry::{self, Key, Lease};
 use crate::sys::*;
 use nvlite_engine::format::mark::HEADER;
-use nvlite_engine::{BaseOpener, Error, Jci, Session, Store};
+use nvlite_engine::{BaseOpener, Error, Session, Store};
 use std::ffi::{CStr, OsString, c_int};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often, and how long, a connection waits for a commit that it has seen to become durable: the flush that makes it so is
-/// under way unless its leader has died.
-const CATCH_UP_TRIES: u32 = 100;
-const CATCH_UP_PAUSE: Duration = Duration::from_micros(200);
 
 /// What a URI asks for.
 pub struct Asked {
@@ -69,8 +63,6 @@ pub struct Conn {
     /// The header as it was at open, for the one read that SQLite sends without a lock.
     header: Option<[u8; HEADER]>,
     level: Level,
-    /// The newest commit that SQLite has seen through this file.
-    newest: Option<Jci>,
     /// Write transactions begun: a journal belongs to one of them.
     transaction: u64,
     /// `PRAGMA journal_mode` is our own and passes.
@@ -109,7 +101,6 @@ impl Conn {
             link: None,
             header,
             level: Level::None,
-            newest: None,
             transaction: 0,
             own_journal_mode: false,
             sync: sync::Tracker::default(),
@@ -203,7 +194,7 @@ impl Conn {
     fn lock(&mut self, to: Level) -> Outcome {
         let step = self.level.raise(to).ok_or(Failure::Code(SQLITE_MISUSE))?;
         match step {
-            Step::Pin => self.pin()?,
+            Step::Pin => self.session()?.begin_read()?,
             Step::Write if self.read_only => return Err(self.refuse_write()),
             Step::Write => {
                 self.session()?.begin_write()?;
@@ -215,42 +206,9 @@ impl Conn {
         Ok(())
     }
 
-    fn pin(&mut self) -> Outcome {
-        let newest = self.newest;
-        let session = self.session()?;
-        session.begin_read()?;
-        if session.snapshot() < newest { self.catch_up() } else { Ok(()) }
-    }
-
-    /// A connection never goes back in time. It may have looked at a commit that is not durable yet when it was granted the
-    /// writer lock; a reader would now be shown the one before (P10). But SQLite would go on with a schema and with cached
-    /// pages that it took from the newer one: it prepares a statement for the older schema and runs it on the newer one,
-    /// again and again, and a page 1 that did not exist yet stays in its cache.
-    #[cold]
-    fn catch_up(&mut self) -> Outcome {
-        let newest = self.newest;
-        for attempt in 0..=CATCH_UP_TRIES {
-            self.session()?.end_read();
-            if attempt == CATCH_UP_TRIES {
-                // Whoever made that commit does not make it durable: perhaps it is dead.
-                self.store()?.checkpoint()?;
-            } else {
-                std::thread::sleep(CATCH_UP_PAUSE);
-            }
-            let session = self.session()?;
-            session.begin_read()?;
-            if session.snapshot() >= newest {
-                return Ok(());
-            }
-        }
-        self.false_header = true;
-        Ok(())
-    }
-
     fn unlock(&mut self, to: Level) -> Outcome {
         let step = self.level.lower(to).ok_or(Failure::Code(SQLITE_MISUSE))?;
         if let Some(link) = &mut self.link {
-            self.newest = self.newest.max(link.session.snapshot());
             match step {
                 Step::EndWrite => link.session.end_write(),
                 Step::EndRead => link.session.end_read(),
