@@ -9,7 +9,9 @@ use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{Error, Jci, Result};
 use crate::format::journal::SLOT;
 use crate::format::layout::Layout;
-use crate::shm::{Batches, Clock, OwnedLock, Segment, Shared as InMapping, Slot, Slots, SlotsHeader, WriterLock};
+use crate::shm::{
+    Batches, Clock, OwnedLock, Segment, Shape, Shared as InMapping, Slots, SlotsHeader, WriterLock, shape,
+};
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -165,7 +167,29 @@ pub struct Header {
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
-unsafe impl InMapping for Header {}
+unsafe impl InMapping for Header {
+    const SHAPE: &'static Shape = shape!(Header, 1408:
+        0 clock, 384 writer, 512 batches, 640 flush, 704 log, 768 retire, 832 slots, 896 incarnation, page_size, failed,
+        grace_epoch, ring_head, ring_tail, published_pos, flushed_pos, written_pos, ring_present, zeroed, retire_steps,
+        retired, retired_pos, attested, pending_jci, pending_pos, pending_parts, shrunk, blocks_present, free_blocks,
+        sweep_hand, touched, virts_present, free_virt, free_virts, cold_present, cold_free, cold_hand, cold_dirty,
+        heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared, superblock_sequence, wishes,
+        counters
+    );
+}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl InMapping for List {
+    const SHAPE: &'static Shape = shape!(List, 8: 0 first, 4 last);
+}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl InMapping for Counters {
+    const SHAPE: &'static Shape = shape!(Counters, 136:
+        commits, batches, fences, syncs, lines_flushed, bytes_logged, log_bytes_written, pages_in_place, pages_copied,
+        shadow_blocks, retirements, homes_written, homes_saved, faults, evictions, repairs, refusals
+    );
+}
 
 impl Header {
     /// Everything up to `jci`, whose slots end at `end`, is durable at its place. The commit first: were its holder to die in
@@ -218,13 +242,6 @@ impl Places {
         let cold = take(MAX_COLD * 4);
         let frames = take(if layout.blocks_inside { 0 } else { layout.budget.max(16 * 65536) + 65536 });
         Places { slots, free, blocks, touched, ring, virts, heads, cold, frames, len: at, most_blocks }
-    }
-
-    /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one.
-    #[must_use]
-    pub fn shape(&self) -> u64 {
-        let text = format!("{self:?} {} {} {SLOT} v7", size_of::<Header>(), size_of::<Slot>());
-        crate::base::checksum::checksum(2, text.as_bytes())
     }
 }
 

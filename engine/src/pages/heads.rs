@@ -6,7 +6,7 @@ use super::virt::Place;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, yield_now};
 use crate::base::{BlockNo, Error, PageNo, Result, VirtNo};
 use crate::shared::{MAX_HEADS_LOG, Shared};
-use crate::shm::{Grace, Shared as InMapping, Slots, now};
+use crate::shm::{Grace, Shape, Shared as InMapping, Slots, now, shape};
 use std::sync::Arc;
 
 const TOMB: u64 = u64::MAX;
@@ -25,14 +25,14 @@ pub struct Entry {
     head: AtomicU64,
     guess: AtomicU64,
 }
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<Entry>() as u64 == ENTRY);
 /// Bytes of an entry.
 pub const ENTRY: u64 = 16;
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
-unsafe impl InMapping for Entry {}
+unsafe impl InMapping for Entry {
+    const SHAPE: &'static Shape = shape!(Entry, 16: 0 head, 8 guess);
+}
 
 impl Entry {
     fn load(&self) -> u64 {

@@ -11,14 +11,16 @@ pub mod pins;
 pub mod virt;
 
 use crate::base::bytes::prefetch;
+use crate::base::checksum::checksum;
 use crate::base::limits::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
 use crate::format::entry::{ENTRY, Entry};
+use crate::format::journal::SLOT;
 use crate::format::layout::Layout;
 use crate::medium::{Disk, Pmem, Site};
-use crate::shared::{MAX_VIRTS, Shared};
-use crate::shm::Grace;
+use crate::shared::{Header, MAX_VIRTS, Places, Shared};
+use crate::shm::{Grace, Shared as InMapping, Slot};
 use arena::{Arena, Memory};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -28,6 +30,16 @@ use virt::{Block, Place, Virt};
 const SIZES: usize = (MAX_PAGE_SIZE.ilog2() - MIN_PAGE_SIZE.ilog2()) as usize + 1;
 /// The flag beside the page size in the shared mapping: it cannot change any more.
 const SETTLED: u64 = 1 << 63;
+
+impl Places {
+    /// Changes whenever the mapping's layout or the records in its ring do, so that two builds never share one (P13).
+    /// What is the same and means something else gets the next number.
+    #[must_use]
+    pub fn shape(&self) -> u64 {
+        let elements = [Header::SHAPE, Slot::SHAPE, Virt::SHAPE, Block::SHAPE, heads::Entry::SHAPE];
+        checksum(2, format!("{self:?} {elements:?} {SLOT} v7").as_bytes())
+    }
+}
 
 /// What follows from the page size, once that is known.
 pub struct Geometry {

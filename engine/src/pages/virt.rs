@@ -3,7 +3,7 @@
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
-use crate::shm::{Shared as InMapping, Slot};
+use crate::shm::{Shape, Shared as InMapping, Slot, shape};
 
 /// Where a version's content is. One word, so that moving it is one store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -65,12 +65,14 @@ pub struct Virt {
     pub until: AtomicU64,
     pub named: AtomicU64,
 }
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<Virt>() == 64 && std::mem::offset_of!(Virt, birth) == 16);
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
-unsafe impl InMapping for Virt {}
+unsafe impl InMapping for Virt {
+    const SHAPE: &'static Shape = shape!(Virt, 64:
+        0 page, 4 older, 8 link, 12 used, 16 birth, 24 dirty, 32 place, 40 until, 48 named
+    );
+}
 
 impl Virt {
     /// Its place.
@@ -131,8 +133,6 @@ pub struct Block {
     pub flags: AtomicU32,
     pub stored: AtomicU64,
 }
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<Block>() == 16);
 
 /// One pointer into the block, in its flags.
 const FETCHED: u32 = 1 << 8;
@@ -141,7 +141,9 @@ pub const ENTRY_CHANGED: u32 = 1;
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
-unsafe impl InMapping for Block {}
+unsafe impl InMapping for Block {
+    const SHAPE: &'static Shape = shape!(Block, 16: 0 virt, 4 flags, 8 stored);
+}
 
 impl Block {
     /// Counts a pointer into it that the connection in `slot` gets: pinned, and between `begin_copy` and `end_copy`. Either

@@ -6,6 +6,7 @@
 
 use super::futex;
 use super::segment::Shared;
+use super::shape::{Shape, shape};
 use crate::base::Jci;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,16 +43,13 @@ pub struct Batches {
     _spare: [AtomicU64; 6],
 }
 
-#[cfg(not(loom))]
-const _: () = {
-    assert!(size_of::<Batches>() == 128);
-    assert!(std::mem::offset_of!(Batches, words) == 40);
-    assert!(std::mem::offset_of!(Batches, before) == 56);
-};
-
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
-unsafe impl Shared for Batches {}
+unsafe impl Shared for Batches {
+    const SHAPE: &'static Shape = shape!(Batches, 128:
+        0 number, 8 uptos, 40 words, 56 before, 64 took, 72 skip, 80 _spare
+    );
+}
 
 /// What a waiter saw before it looked whether it has to wait: what changes afterwards ends its sleep.
 #[derive(Clone, Copy, Debug)]

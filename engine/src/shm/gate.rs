@@ -15,6 +15,7 @@
 
 use super::futex;
 use super::segment::Shared;
+use super::shape::{Shape, shape};
 use super::slot::Slot;
 use super::word::{Holder, State, Word};
 use crate::base::Jci;
@@ -57,17 +58,13 @@ pub struct Clock {
     _pad3: [AtomicU64; 15],
 }
 
-#[cfg(not(loom))]
-const _: () = {
-    assert!(size_of::<Clock>() == 384);
-    assert!(std::mem::offset_of!(Clock, visible) == 16);
-    assert!(std::mem::offset_of!(Clock, published) == 128);
-    assert!(std::mem::offset_of!(Clock, durable) == 256);
-};
-
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
-unsafe impl Shared for Clock {}
+unsafe impl Shared for Clock {
+    const SHAPE: &'static Shape = shape!(Clock, 384:
+        0 gate, 4 _pad0, 8 gate_owner, 16 visible, 24 _pad1, 128 published, 136 _pad2, 256 durable, 264 _pad3
+    );
+}
 
 /// Which snapshot to pin (P10).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -27,6 +27,7 @@ mod queue;
 mod scan;
 #[allow(unsafe_code)]
 mod segment;
+mod shape;
 #[allow(unsafe_code)]
 mod slot;
 mod slots;
@@ -43,6 +44,8 @@ pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness, anyone_attache
 pub use owned_lock::{Lock, OwnedLock};
 pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
 pub use segment::{Segment, Shared};
+pub(crate) use shape::shape;
+pub use shape::{Shape, shape_of};
 pub use slot::{Slot, SlotNo};
 pub use slots::{Slots, SlotsHeader};
 pub use word::Holder;

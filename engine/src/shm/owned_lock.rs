@@ -2,6 +2,7 @@
 
 use super::liveness::Liveness;
 use super::segment::Shared;
+use super::shape::{Shape, shape};
 use super::slot::SlotNo;
 use super::slots::Slots;
 use super::word::{State, Word};
@@ -15,12 +16,11 @@ pub struct OwnedLock {
     _pad: [AtomicU64; 7],
 }
 
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<OwnedLock>() == 64 && std::mem::offset_of!(OwnedLock, word) == 0);
-
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
-unsafe impl Shared for OwnedLock {}
+unsafe impl Shared for OwnedLock {
+    const SHAPE: &'static Shape = shape!(OwnedLock, 64: 0 word, 8 _pad);
+}
 
 /// What came of [`OwnedLock::try_lock`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,6 +19,7 @@ use super::clock;
 use super::futex;
 use super::liveness::Liveness;
 use super::segment::Shared;
+use super::shape::{Shape, shape};
 use super::slot::{ASLEEP, AWAKE, PASSED, SLEEPS_ELSEWHERE, Slot, SlotNo};
 use super::slots::Slots;
 use super::word::{Holder, State, Word};
@@ -55,17 +56,13 @@ pub struct WriterLock {
     _pad1: [AtomicU64; 7],
 }
 
-#[cfg(not(loom))]
-const _: () = {
-    assert!(size_of::<WriterLock>() == 128);
-    assert!(std::mem::offset_of!(WriterLock, word) == 0);
-    assert!(std::mem::offset_of!(WriterLock, waiters) == 24);
-    assert!(std::mem::offset_of!(WriterLock, tickets) == 64);
-};
-
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
-unsafe impl Shared for WriterLock {}
+unsafe impl Shared for WriterLock {
+    const SHAPE: &'static Shape = shape!(WriterLock, 128:
+        0 word, 8 granted_at, 16 left_at, 24 waiters, 28 _pad0, 64 tickets, 72 _pad1
+    );
+}
 
 /// What came of an attempt at the writer lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,6 @@
 //! The mapping: one file, mapped whole and sparse, reached by offset. No pointers in it, no `&[u8]` to it.
 
+use super::shape::Shape;
 use crate::base::limits::MAX_MAPPING;
 use crate::base::sync::{AtomicU32, AtomicU64};
 use crate::base::{Error, Result, bytes, huge, room};
@@ -13,14 +14,23 @@ use std::path::{Path, PathBuf};
 /// # Safety
 /// The type is `repr(C)` (or `transparent`), consists of nothing but atomics (so that others may change it under a `&T`),
 /// and every bit pattern of it is valid, zeros included.
-pub unsafe trait Shared {}
+pub unsafe trait Shared {
+    /// What lies where in it, for those who are to share a mapping.
+    const SHAPE: &'static Shape;
+}
 
 // SAFETY: an atomic integer; every bit pattern is a number.
-unsafe impl Shared for AtomicU32 {}
+unsafe impl Shared for AtomicU32 {
+    const SHAPE: &'static Shape = &Shape { name: "u32", size: size_of::<Self>(), fields: &[] };
+}
 // SAFETY: as above.
-unsafe impl Shared for AtomicU64 {}
+unsafe impl Shared for AtomicU64 {
+    const SHAPE: &'static Shape = &Shape { name: "u64", size: size_of::<Self>(), fields: &[] };
+}
 // SAFETY: an array has its elements' layout and nothing else.
-unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
+    const SHAPE: &'static Shape = &Shape { name: "array", size: size_of::<Self>(), fields: &[("", 0, T::SHAPE)] };
+}
 
 /// A mapping shared by all processes that have the database open. Zeros at first. The file's blocks are allocated by
 /// [`commit`](Self::commit), and only what was committed may be touched. A page of zeros behind the end may be read, so that

@@ -3,6 +3,7 @@
 use super::futex;
 use super::liveness::AttachmentNo;
 use super::segment::Shared;
+use super::shape::{Shape, shape};
 use crate::base::Jci;
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use std::fmt;
@@ -56,22 +57,13 @@ pub struct Slot {
     _spare1: [AtomicU32; 2],
 }
 
-#[cfg(not(loom))]
-const _: () = {
-    assert!(size_of::<Slot>() == 128);
-    assert!(std::mem::offset_of!(Slot, seq) == 8);
-    assert!(std::mem::offset_of!(Slot, owner) == 16);
-    assert!(std::mem::offset_of!(Slot, fetches) == 24);
-    assert!(std::mem::offset_of!(Slot, words) == 32);
-    assert!(std::mem::offset_of!(Slot, ticket) == 64);
-    assert!(std::mem::offset_of!(Slot, refused_since) == 88);
-    assert!(std::mem::offset_of!(Slot, wake) == 104);
-    assert!(std::mem::offset_of!(Slot, asleep) == 108);
-    assert!(std::mem::offset_of!(Slot, sleeps) == 112);
-};
-
 // SAFETY: repr(C), atomics only.
-unsafe impl Shared for Slot {}
+unsafe impl Shared for Slot {
+    const SHAPE: &'static Shape = shape!(Slot, 128:
+        0 pin, 8 seq, 16 owner, 24 fetches, 28 _spare0, 32 words, 64 ticket, 72 place_since, 80 place_until, 88
+        refused_since, 96 refused_last, 104 wake, 108 asleep, 112 sleeps, 116 deep, 120 _spare1
+    );
+}
 
 /// `asleep`: the connection is not inside `wait`.
 pub(super) const AWAKE: u32 = 0;

@@ -2,6 +2,7 @@
 
 use super::liveness::{AttachmentNo, Liveness};
 use super::segment::{Segment, Shared};
+use super::shape::{Shape, shape};
 use super::slot::{Owner, Slot, SlotNo};
 use super::word::{Holder, Word};
 use crate::base::limits::MAX_ATTACHMENTS;
@@ -29,12 +30,11 @@ pub struct SlotsHeader {
     _spare: [AtomicU32; 14],
 }
 
-#[cfg(not(loom))]
-const _: () = assert!(size_of::<SlotsHeader>() == 64 && std::mem::offset_of!(SlotsHeader, committed) == 4);
-
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
-unsafe impl Shared for SlotsHeader {}
+unsafe impl Shared for SlotsHeader {
+    const SHAPE: &'static Shape = shape!(SlotsHeader, 64: 0 high_water, 4 committed, 8 _spare);
+}
 
 impl Default for SlotsHeader {
     fn default() -> Self {
