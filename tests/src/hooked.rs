@@ -120,6 +120,12 @@ impl<F: Fn() + Send + Sync> Pmem for HookedMemory<F> {
     fn allocate(&self, off: u64, len: u64) -> Result<()> {
         self.0.allocate(off, len)
     }
+    fn prefer_huge(&self, off: u64, len: u64) {
+        self.0.prefer_huge(off, len);
+    }
+    fn touch(&self, off: u64, len: u64) {
+        self.0.touch(off, len);
+    }
     fn load(&self, off: u64, into: &mut [u8]) {
         self.0.load(off, into);
     }

@@ -3,10 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use nvlite_engine::format::mark;
-use nvlite_engine::{Durability::Full, Error, MediumKind, Session, Store};
+use nvlite_engine::medium::Mapped;
+use nvlite_engine::shm::{Liveness, Segment};
+use nvlite_engine::{Durability::Full, Error, MediumKind, Region, Session, Store, mapping_len, region_len};
 use nvlite_tests::hooked;
 use nvlite_tests::rules::{PAGE, Rig, all_are, byte, commit, content, offset, prepare, put_header, stat};
 use nvlite_tests::sim::{Fault, Policy};
+use nvlite_tests::sql::System;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
@@ -308,4 +311,41 @@ fn p2_a_reader_that_arrives_in_the_middle_of_a_large_commit_sees_nothing_of_it()
         tell.send(()).unwrap();
     });
     told.recv_timeout(Duration::from_secs(120)).expect("an end: no failure, and no gate closed over so many pages");
+}
+
+/// Pages of memory that this thread has met for the first time.
+fn faults() -> i64 {
+    // SAFETY: a plain system call that fills in what it is given.
+    unsafe {
+        let mut usage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
+        usage.ru_minflt
+    }
+}
+
+#[test]
+fn p2_no_commit_meets_a_new_block_for_the_first_time() {
+    // Failure: a copy goes to a block that was never stored to, and behind the closed gate the kernel first makes its
+    // page writable; on `dax` that waits for the journal of the file system, and every reader that comes waits with it.
+    let (rig, scratch) = (Rig::with_budget(MediumKind::Ram, 4 << 20), System::Ram.scratch());
+    let mut parts = rig.parts(Segment::private(mapping_len(rig.budget(), rig.kind())).unwrap(), Liveness::solo());
+    let len = region_len(rig.budget(), rig.kind());
+    parts.region = Region::Pmem(Arc::new(Mapped::create(&scratch.path("region"), len, rig.kind()).unwrap()));
+    let store = Store::assemble(parts).unwrap();
+    let (mut s, mut reader) = (store.session().unwrap(), store.session().unwrap());
+    for first in (2..=201).step_by(20) {
+        commit(&mut s, 201, first..first + 20, 1, Full).unwrap();
+    }
+    reader.begin_read().unwrap();
+    let copied = stat(&store, "pages_copied");
+    s.begin_write().unwrap();
+    put_header(&mut s, 201).unwrap();
+    (2..=201).for_each(|page| s.write(offset(page) + 8, &[7; 8]).unwrap());
+    s.prepare().unwrap();
+    let before = faults();
+    s.commit(Full).unwrap();
+    let met = faults() - before;
+    assert_eq!(stat(&store, "pages_copied") - copied, 201, "the reader needs them");
+    // 201 blocks are 50 pages of memory; the log has some, too
+    assert!(met < 20, "{met} pages were met for the first time");
 }

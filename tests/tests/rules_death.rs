@@ -106,6 +106,45 @@ fn p2_a_reader_that_meets_the_gate_of_a_dead_writer_repairs_it() {
 }
 
 #[test]
+fn p2_nobody_helps_a_living_writer() {
+    // Failure: who waits at the gate of a writer that is stopped takes it for dead, repairs and opens it; the writer
+    // goes on and stores under the readers that came.
+    let mut closed = 0;
+    for n in 0.. {
+        let rig = Rig::new(MediumKind::Dax);
+        let processes = Processes::new(&rig).unwrap();
+        let living = processes.start(1, |region| region).unwrap();
+        let (stopping, mortal) = processes.start_mortal(2).unwrap();
+        let mut s = stopping.session().unwrap();
+        commit(&mut s, 4, 2..=4, 3, Full).unwrap();
+        mortal.dies_after(n);
+        let stopped = dies(&mortal, s, |s| commit(s, 4, 2..=4, 4, Full).unwrap());
+        if !stopped {
+            break;
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        let its = living.clone();
+        std::thread::spawn(move || {
+            let mut s = its.session().unwrap();
+            s.begin_read().unwrap();
+            let got = byte(&mut s, 2).unwrap();
+            let _ = tell.send(got.filter(|got| all_are(&mut s, 2..=4, *got).unwrap()));
+        });
+        // many looks of who waits at the gate
+        let served = told.recv_timeout(Duration::from_millis(150));
+        assert_eq!(stat(&living, "repairs"), 0, "point {n}: it lives");
+        if served.is_err() {
+            closed += 1;
+            processes.kill(2);
+            assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(Some(4)), "point {n}: now it is dead");
+        } else {
+            assert!(matches!(served, Ok(Some(3 | 4))), "point {n}: {served:?}");
+        }
+    }
+    assert!(closed > 3, "{closed} points with the gate closed");
+}
+
+#[test]
 fn p13_a_commit_that_its_dead_writer_did_not_show_is_shown() {
     // Failure: a writer dies between the two last steps of a commit without the gate: it is published, and not visible. Nothing
     // is pending for who repairs, readers pin the one before, and are told that their snapshot is old, for ever.

@@ -1,6 +1,7 @@
 //! Huge pages: a large mapping read at random spends much of its time on translating addresses. Mappings start at a multiple
 //! of [`HUGE`], as the kernel needs it to use one entry for 2 MiB (on persistent memory it then does so by itself), and on
-//! tmpfs, which is mounted without huge pages nearly everywhere, they are asked for once the storage is there.
+//! tmpfs, which is mounted without huge pages nearly everywhere, they are asked for once the storage is there. And
+//! [`touch`], for what must not wait for the kernel at its first store.
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::io;
@@ -41,6 +42,20 @@ pub(crate) unsafe fn ask(base: *mut u8, off: u64, len: u64) {
         // system: an error says so.
         let _ = unsafe { libc::madvise(base.add(first as usize).cast(), (end - first) as usize, libc::MADV_COLLAPSE) };
     }
+}
+
+/// Has the kernel make the pages of `[off, off + len)`, storage that was just allocated, writable now and not at the
+/// first store to each. Only advice: kernels before 5.14 do not know it.
+///
+/// # Safety
+/// `base` is the start of a page, and `[base, base + off + len)`, up to the end of its last page, a mapping of the
+/// caller.
+pub(crate) unsafe fn touch(base: *mut u8, off: u64, len: u64) {
+    const PAGE: u64 = super::limits::DEVICE_BLOCK;
+    let (first, end) = (off / PAGE * PAGE, (off + len).next_multiple_of(PAGE));
+    // SAFETY: within the caller's mapping; it changes no content.
+    let _ =
+        unsafe { libc::madvise(base.add(first as usize).cast(), (end - first) as usize, libc::MADV_POPULATE_WRITE) };
 }
 
 #[cfg(test)]

@@ -200,6 +200,12 @@ impl Pmem for Mapped {
         }
     }
 
+    fn touch(&self, off: u64, len: u64) {
+        self.at(off, len);
+        // SAFETY: `at` checked the range of the mapping, which is a whole number of pages.
+        unsafe { huge::touch(self.base.as_ptr(), off, len) };
+    }
+
     fn load(&self, off: u64, into: &mut [u8]) {
         let from = self.at(off, into.len() as u64);
         // SAFETY: `at` checked the range; `into` is exclusive memory of the caller; nobody stores to the bytes meanwhile

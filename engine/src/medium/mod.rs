@@ -149,6 +149,8 @@ pub trait Pmem: Send + Sync {
     fn allocate(&self, off: u64, len: u64) -> Result<()>;
     /// Advice: `[off, off + len)`, just allocated, will be read at random. May take milliseconds.
     fn prefer_huge(&self, _off: u64, _len: u64) {}
+    /// Advice: the first store to `[off, off + len)`, just allocated, must not wait for the kernel.
+    fn touch(&self, _off: u64, _len: u64) {}
     /// Copies bytes out. Nobody stores to them meanwhile: a reader's pin, a lock or recovery sees to that.
     fn load(&self, off: u64, into: &mut [u8]);
     /// Stores bytes; not yet persistent. Aligned 8-byte granules are stored whole.

@@ -11,7 +11,7 @@ use super::{Pages, heads};
 use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
-use crate::format::entry::Entry;
+use crate::format::entry::{ENTRY, Entry};
 use crate::format::journal::SLOT;
 use crate::medium::Site;
 use crate::shared::{List, MAX_VIRTS};
@@ -58,12 +58,12 @@ impl Pages {
             if pmem.len() < layout.len() {
                 return Err(self.corrupt("region", format!("{} bytes of {}: it was cut", pmem.len(), layout.len())));
             }
-            pmem.allocate(layout.entries_at(), n * crate::format::entry::ENTRY)?;
+            pmem.allocate(layout.entries_at(), n * ENTRY)?;
         }
         if before == 0 {
             heads::init(&self.shared)?;
         } else {
-            self.forget_blocks(layout.entries_at(), n * crate::format::entry::ENTRY);
+            self.forget_blocks(layout.entries_at(), n * ENTRY);
         }
         head.page_size.store(u64::from(page_size), Ordering::Release);
         Ok(())
@@ -136,6 +136,11 @@ impl Pages {
             Some(Err(error)) => return Err(error),
         }
         self.no_room.store(0, R);
+        // here, where no reader waits: their first stores may be behind a closed gate (P2)
+        geo.arena.touch(present, n);
+        if let Some(pmem) = &self.pmem {
+            pmem.touch(geo.layout.entries_at() + u64::from(present) * ENTRY, u64::from(n) * ENTRY);
+        }
         head.blocks_present.store(present + n, Ordering::Release);
         for b in (present..present + n).rev() {
             self.push_block(BlockNo(b));

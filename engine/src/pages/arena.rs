@@ -60,6 +60,15 @@ impl Arena {
         }
     }
 
+    /// Sees to it that the first store to blocks just allocated does not wait for the kernel.
+    pub fn touch(&self, first: u32, n: u32) {
+        let (off, len) = (self.offset(BlockNo(first), 0), u64::from(n) * u64::from(self.size));
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.touch(off, len),
+            Memory::Frames(segment) => segment.touch(off, len),
+        }
+    }
+
     /// Advice: blocks just allocated will be read at random. May take milliseconds.
     pub fn prefer_huge(&self, first: u32, n: u32) {
         if let Memory::Inside(pmem) = &self.memory {

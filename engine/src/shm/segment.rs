@@ -133,6 +133,15 @@ impl Segment {
         }
     }
 
+    /// Sees to it that the first store to bytes that were just committed does not wait for the kernel.
+    pub fn touch(&self, off: u64, len: u64) {
+        self.check(off, len, 1);
+        if self.file.is_some() {
+            // SAFETY: the range lies in the mapping, behind whose last byte there is a page of zeros.
+            unsafe { huge::touch(self.base, off, len) };
+        }
+    }
+
     /// The structure at `off`. An offset that is out of range or misaligned is a bug here, and panics.
     pub fn at<T: Shared>(&self, off: u64) -> &T {
         self.check(off, size_of::<T>() as u64, align_of::<T>());
