@@ -86,6 +86,14 @@ fn run(rings: &Receiver<()>, store: &Weak<Store>) {
     }
 }
 
+/// Does once what the thread does, and ends without leaving: for tests of the death in the middle of that.
+///
+/// # Errors
+/// Of the media.
+pub fn once(store: &Arc<Store>) -> crate::base::Result<()> {
+    turn(store, &mut None)
+}
+
 fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> crate::base::Result<()> {
     let engine = store.engine();
     engine.check()?;

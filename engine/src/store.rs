@@ -110,6 +110,16 @@ impl Store {
         Ok(wrong)
     }
 
+    /// Does once what an attachment's own thread does from time to time (`file`). For tests of its death, with which
+    /// nothing is cleaned up.
+    ///
+    /// # Errors
+    /// Of the media.
+    #[doc(hidden)]
+    pub fn keep_once(self: &Arc<Self>) -> Result<()> {
+        crate::keeper::once(self)
+    }
+
     /// Attaches: recovers the region if nobody is attached, adopts a stock base file if it is unmarked.
     ///
     /// # Errors

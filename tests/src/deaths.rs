@@ -72,14 +72,15 @@ pub enum Deed {
     MakeRoom,
     /// A checkpoint, with shadow blocks to bring home, and homes that a reader needs.
     Checkpoint,
+    /// What the thread of an attachment does when the log is half full: it retires without the writer lock.
+    Keep,
     /// A commit after another one has died in the middle of [`Copy`](Self::Copy).
     Repair,
 }
 
 impl Deed {
-    /// All.
-    pub const ALL: [Deed; 14] = [
-        Deed::Fresh,
+    /// All, in the order in which they are to be played.
+    pub const ALL: [Deed; 15] = [
         Deed::First,
         Deed::InPlace,
         Deed::Copy,
@@ -92,8 +93,17 @@ impl Deed {
         Deed::RollBack,
         Deed::MakeRoom,
         Deed::Checkpoint,
+        Deed::Keep,
         Deed::Repair,
+        // the longest: what others do is not to be looked for there
+        Deed::Fresh,
     ];
+
+    /// Whether there is something to do on this medium.
+    #[must_use]
+    pub fn is_on(self, kind: MediumKind) -> bool {
+        self != Deed::Keep || kind == MediumKind::File
+    }
 
     /// The transaction.
     fn tx(self, kind: MediumKind) -> Tx {
@@ -113,7 +123,7 @@ impl Deed {
     }
 
     fn changes(self) -> bool {
-        !matches!(self, Deed::RollBack | Deed::Checkpoint)
+        !matches!(self, Deed::RollBack | Deed::Checkpoint | Deed::Keep)
     }
 
     /// Does it, for which `tx` was made ready, and calls `told` when it was told that it is done.
@@ -121,6 +131,11 @@ impl Deed {
         match self {
             Deed::Checkpoint => {
                 s.checkpoint()?;
+                told();
+                return Ok(());
+            }
+            Deed::Keep => {
+                s.store().clone().keep_once()?;
                 told();
                 return Ok(());
             }
@@ -362,9 +377,13 @@ impl Stage {
             self.reader = Some((reader, seen));
         }
         match self.deed {
-            Deed::Retire => {
+            Deed::Retire | Deed::Keep => {
                 let slots = stat(&self.store, "ring_slots");
-                let limit = if self.files.kind == MediumKind::File { slots - 9 } else { slots / 4 };
+                let limit = match (self.deed, self.files.kind) {
+                    (Deed::Keep, _) => slots / 2,
+                    (_, MediumKind::File) => slots - 9,
+                    _ => slots / 4,
+                };
                 while stat(&self.store, "ring_used") <= limit {
                     self.run(&Tx { size: FEW, pages: 5..=6, byte: 1 })?;
                 }
