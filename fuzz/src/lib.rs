@@ -10,6 +10,7 @@ pub mod seal;
 
 use nvlite_engine::base::{Jci, PageNo};
 use nvlite_engine::format::COUNT_MAX;
+use nvlite_engine::format::applied;
 use nvlite_engine::format::entry::Entry;
 use nvlite_engine::format::journal::{self, Change, Header};
 use nvlite_engine::format::mark;
@@ -73,8 +74,8 @@ pub fn body(body: &[u8]) -> usize {
     counts[0]
 }
 
-/// An entry of the virtblock array, and the header of a base file, as they are, and with right checks. Answers whether the
-/// header has a page size.
+/// An entry of the virtblock array, the applied word, and the header of a base file, as they are, and with right
+/// checks. Answers whether the header has a page size.
 pub fn entry_mark(data: &[u8]) -> bool {
     let mut header = [0; mark::HEADER];
     let n = data.len().min(header.len());
@@ -89,6 +90,16 @@ pub fn entry_mark(data: &[u8]) -> bool {
         Entry::decode(seed, entry.encode(seed)),
         Some(entry).filter(|entry| entry.page.0 != 0 && entry.birth.0 != 0)
     );
+
+    const JCI: u64 = (1 << 48) - 1;
+    let word = word(24);
+    if let Ok(jci) = applied::decode(seed, word) {
+        assert!(jci.0 <= JCI && (word == 0 || seal::applied(seed, jci.0) == word));
+    }
+    let sealed = seal::applied(seed, words[1]);
+    assert_eq!(applied::decode(seed, sealed), Ok(Jci(words[1] & JCI)));
+    let flipped = sealed ^ 1 << (word % 64);
+    assert!(flipped == 0 || applied::decode(seed, flipped).is_err(), "a flipped bit");
 
     let size = mark::page_size(&header);
     assert!(size.is_none_or(|size| size.is_power_of_two() && (512..=65536).contains(&size)));

@@ -7,7 +7,7 @@ use nvlite_engine::base::checksum::seed;
 use nvlite_engine::base::{Incarnation, Jci, PageNo};
 use nvlite_engine::format::entry::{ENTRY, Entry};
 use nvlite_engine::format::journal::{HEADER, Header, Packer, SLOT};
-use nvlite_engine::format::layout::{Layout, RING_AT};
+use nvlite_engine::format::layout::{APPLIED_AT, Layout, RING_AT};
 use nvlite_engine::format::superblock::SIZE;
 use nvlite_engine::store::inspect_region;
 use std::sync::LazyLock;
@@ -159,7 +159,7 @@ fn slot_of(left: &mut Left, slot: u64) -> Option<&mut [u8]> {
 /// One change; notes the slots that are to be sealed.
 fn forge(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>) {
     let used = 40; // slots of the ring that a history uses, about
-    match feed.byte() % 12 {
+    match feed.byte() % 13 {
         0 | 1 => superblock(left, feed),
         2 | 3 => {
             let slot = feed.below(used);
@@ -189,12 +189,13 @@ fn forge(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>) {
             }
         }
         8 => entry(left, feed),
-        9 => {
+        9 => applied(left, feed),
+        10 => {
             let at = feed.below(left.region.len() as u64) as usize;
             let with = feed.byte();
             left.region.get_mut(at).into_iter().for_each(|byte| *byte ^= with);
         }
-        10 => {
+        11 => {
             let at = feed.below(100) as usize;
             let with = feed.byte();
             left.base.get_mut(at).into_iter().for_each(|byte| *byte = with);
@@ -290,5 +291,16 @@ fn entry(left: &mut Left, feed: &mut Feed<'_>) {
     if let Some(bytes) = left.region.get_mut(at..at + ENTRY as usize) {
         bytes[..8].copy_from_slice(&words[0].to_le_bytes());
         bytes[8..].copy_from_slice(&words[1].to_le_bytes());
+    }
+}
+
+/// Says up to which commit something was stored in place, of `ram`: near the newest, or any number.
+fn applied(left: &mut Left, feed: &mut Feed<'_>) {
+    let Some(superblock) = left.superblock().filter(|superblock| superblock.medium != MediumKind::File) else { return };
+    let near = foretold(left).map_or(0, |newest| newest.0).saturating_add(2).saturating_sub(feed.below(5));
+    let jci = if feed.byte().is_multiple_of(4) { feed.number() } else { near };
+    let word = seal::applied(seed(superblock.region, Incarnation(0)), jci);
+    if let Some(bytes) = left.region.get_mut(APPLIED_AT as usize..APPLIED_AT as usize + 8) {
+        bytes.copy_from_slice(&word.to_le_bytes());
     }
 }

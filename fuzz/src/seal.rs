@@ -14,6 +14,13 @@ pub fn slot(seed: u64, number: u64, bytes: &mut [u8]) {
     bytes[..8].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// The applied word for a JCI, of which it holds 48 bits.
+pub fn applied(seed: u64, jci: u64) -> u64 {
+    let parts = [0, 16, 32].map(|from| jci >> from & 0xffff);
+    let check = parts.into_iter().fold(seed & 0xffff, |check, part| check ^ part);
+    check << 48 | parts[2] << 32 | parts[1] << 16 | parts[0]
+}
+
 /// Seals a copy of the superblock, and makes it one of this version.
 pub fn superblock(copy: &mut [u8]) {
     copy[..12].copy_from_slice(b"NVLITERG\x02\0\0\0");
