@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LEAST: u64 = 20;
 /// Rounds with one database.
 const ROUNDS_OF_A_GROUND: u64 = 25;
+/// Of `PRAGMA synchronous`. The death of processes takes nothing that was acknowledged at any of them (P5).
+const LEVELS: [&str; 3] = ["OFF", "NORMAL", "FULL"];
 
 fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|e| panic!("{name}={value}: {e}")))
@@ -39,9 +41,10 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(system: System, path: &Path, owner: i64, role: &'static str, seed: u64) -> Worker {
+    fn start(system: System, path: &Path, owner: i64, role: &'static str, seed: u64, level: &str) -> Worker {
+        let (path, owner_name) = (path.to_str().expect("a plain path"), owner.to_string());
         let mut child = Command::new(env!("CARGO_BIN_EXE_kill_worker"))
-            .args([system.name(), path.to_str().expect("a plain path"), &owner.to_string(), role, &seed.to_string()])
+            .args([system.name(), path, &owner_name, role, &seed.to_string(), level])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -128,6 +131,8 @@ struct Ground {
     next_owner: i64,
     seed: u64,
     drawn: u64,
+    /// Those at which this round's workers commit.
+    levels: &'static [&'static str],
 }
 
 impl Ground {
@@ -135,7 +140,7 @@ impl Ground {
         let scratch = system.scratch();
         let path = scratch.path("bank.db");
         bank::found(&mut system.open(&path, 1000).expect("opens")).expect("founds the bank");
-        Ground { system, path, scratch, dead: Vec::new(), next_owner: 0, seed, drawn: 0 }
+        Ground { system, path, scratch, dead: Vec::new(), next_owner: 0, seed, drawn: 0, levels: &LEVELS }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -145,7 +150,8 @@ impl Ground {
 
     fn worker(&mut self, role: &'static str) -> Worker {
         self.next_owner += 1;
-        Worker::start(self.system, &self.path, self.next_owner, role, self.seed)
+        let level = self.levels[self.below(self.levels.len() as u64) as usize];
+        Worker::start(self.system, &self.path, self.next_owner, role, self.seed, level)
     }
 
     /// Its workers are dead, and what they were told counts from now on.
@@ -186,6 +192,8 @@ impl Ground {
 
     /// Starts a crowd, kills some of it, waits for the others to get on, and at the end kills all at once.
     fn round(&mut self, round: u64) -> usize {
+        let level = self.below(LEVELS.len() as u64 + 1) as usize; // all at one, or each at its own
+        self.levels = LEVELS.get(level..=level).unwrap_or(&LEVELS);
         let mut crowd: Vec<Worker> = ["write", "write", "write", "read", "hold"].map(|role| self.worker(role)).into();
         if round.is_multiple_of(4) {
             crowd.iter_mut().for_each(Worker::next);

@@ -43,18 +43,21 @@ fn p5_death_takes_no_commit_of_any_level() {
 
 #[test]
 fn p5_the_timer_flushes_a_commit_below_full_that_nothing_follows() {
-    // Failure: the last commit before a quiet night is flushed by nobody, and a power cut takes it hours later.
+    // Failure: the last commit before a quiet night is flushed by nobody, and a power cut takes it hours later; or a
+    // hundred times later than the timer's 200 ms. One of three may meet a machine that has other things to do.
     let dir = tempfile::tempdir().unwrap();
     let store = attach(&dir.path().join("app.db"));
     let mut s = store.session().unwrap();
-    for n in 1..=3 {
+    let waited = [1, 2, 3].map(|n| {
         commit(&mut s, 4, 2..=4, n, Process).unwrap();
         let begin = Instant::now();
         while !is_durable(&store) {
             assert!(begin.elapsed() < Duration::from_secs(120), "commit {n} is not flushed by itself");
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
+        begin.elapsed()
+    });
+    assert!(waited.iter().min() < Some(&Duration::from_secs(10)), "{waited:?}");
     assert!(stat(&store, "batches") > 0);
     drop(s);
     store.close().unwrap();

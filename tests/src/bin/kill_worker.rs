@@ -1,5 +1,5 @@
-//! A process that works on the bank until it is killed: `kill_worker SYSTEM PATH OWNER found|write|read|hold SEED`, where
-//! `found` makes the bank before it writes.
+//! A process that works on the bank until it is killed: `kill_worker SYSTEM PATH OWNER found|write|read|hold SEED
+//! [LEVEL]`, where `found` makes the bank before it writes, and the level is one of `PRAGMA synchronous`.
 //!
 //! It says on its standard output what it was told, in lines that are written whole: `ready`; `try SERIAL` before and
 //! `ack SERIAL N` after each commit; `saw N` for each view; `BAD ...` for a view that cannot be. The parent reads the pipe after
@@ -21,21 +21,22 @@ fn say(line: &str) {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [system, path, owner, role, seed] = args.as_slice() else {
+    let ([system, path, owner, role, seed] | [system, path, owner, role, seed, _]) = args.as_slice() else {
         say("BAD usage");
         return;
     };
+    let level = args.get(5).map_or("FULL", String::as_str);
     let system = System::named(system).expect("a system");
     let (owner, seed): (i64, u64) = (owner.parse().expect("a number"), seed.parse().expect("a number"));
-    match work(system, Path::new(path), owner, role, seed) {
+    match work(system, Path::new(path), owner, role, seed, level) {
         Ok(()) => {}
         Err(e) => say(&format!("BAD {role} {owner}: {e} ({:?})", e.sqlite_error())),
     }
 }
 
-fn work(system: System, path: &Path, owner: i64, role: &str, seed: u64) -> rusqlite::Result<()> {
+fn work(system: System, path: &Path, owner: i64, role: &str, seed: u64, level: &str) -> rusqlite::Result<()> {
     let mut db = system.open(path, 60_000)?;
-    db.execute_batch("PRAGMA cache_size=20")?;
+    db.execute_batch(&format!("PRAGMA cache_size=20; PRAGMA synchronous={level}"))?;
     if role == "found" {
         bank::found(&mut db)?;
     }
