@@ -2,7 +2,10 @@
 
 use crate::support::*;
 use nvlite_vfs::Medium;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 fn attach(db: &Connection, uri: &str, name: &str) {
     db.execute_batch(&format!("ATTACH '{}' AS {name}", uri.replace('\'', "''"))).unwrap();
@@ -128,5 +131,41 @@ fn exclusive_wal_by_the_back_door_harms_nobody() {
         assert_eq!(int(&again, "SELECT sum(x) FROM t"), sum + 10);
         close(again);
         check(&site.stock());
+    });
+}
+
+#[test]
+fn p11_sqlites_own_time_out_breaks_a_cycle_over_two_files() {
+    // Failure: each of two connections has one of two files and waits in the queue of the other for a lock that is
+    // given back never: for longer than its busy handler asked.
+    on_both(|site| {
+        for name in ["one.db", "two.db"] {
+            site.open_file(name).execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+        }
+        let both = Arc::new(Barrier::new(2));
+        let start = |mine: &str, other: &str, byte: i64, patience: Duration| {
+            let (options, mine, other) = (site.options(), site.file(mine), site.uri(other));
+            let ((tell, told), both) = (channel(), both.clone());
+            std::thread::spawn(move || {
+                let db = options.open(mine).unwrap();
+                attach(&db, &other, "other");
+                db.busy_timeout(patience).unwrap();
+                db.execute_batch(&format!("BEGIN; INSERT INTO main.t VALUES ({byte})")).unwrap();
+                both.wait();
+                let crossed = db.execute_batch(&format!("INSERT INTO other.t VALUES ({byte})"));
+                db.execute_batch(if crossed.is_ok() { "COMMIT" } else { "ROLLBACK" }).unwrap();
+                close(db);
+                tell.send(crossed.map_err(|error| code(&error))).unwrap();
+            });
+            told
+        };
+        let impatient = start("one.db", "two.db", 10, Duration::from_millis(300));
+        let patient = start("two.db", "one.db", 100, Duration::from_secs(600));
+        let end = Duration::from_secs(120);
+        assert_eq!(impatient.recv_timeout(end), Ok(Err(ffi::SQLITE_BUSY)));
+        assert_eq!(patient.recv_timeout(end), Ok(Ok(())), "the other gave up");
+        for name in ["one.db", "two.db"] {
+            assert_eq!(int(&site.open_file(name), "SELECT sum(x) FROM t"), 101, "{name}");
+        }
     });
 }
