@@ -33,6 +33,8 @@ pub struct Death {
     pub retires: bool,
     /// Whether its commit waits for durability.
     pub durable: bool,
+    /// Were that a sync, it dies in the middle of it, and the sync fails: what was written is in doubt.
+    pub fails: bool,
 }
 
 /// What a generated history looks like.
@@ -70,6 +72,8 @@ pub struct Shape {
     pub operations: u64,
     /// In 1 of this many deaths it dies not in its commit, but in a checkpoint after it; 0 for never.
     pub retirers: u64,
+    /// In 1 of this many deaths the operation fails, if it is a sync; 0 for never.
+    pub failures: u64,
     /// What a process that died has published may be durable or not, as on `file`: after it somebody makes it so.
     pub batched: bool,
 }
@@ -93,6 +97,7 @@ impl Shape {
         deaths: 0,
         operations: 12,
         retirers: 0,
+        failures: 0,
         batched: false,
     };
 
@@ -122,7 +127,8 @@ impl Shape {
 
     /// The same with the few operations that a commit on `file` has: zeros, the batch, the sync. Those of a retirement
     /// are more.
-    pub const DEADLY_BATCH: Shape = Shape { steps: 60, operations: 4, retirers: 3, batched: true, ..Shape::DEADLY };
+    pub const DEADLY_BATCH: Shape =
+        Shape { steps: 60, operations: 4, retirers: 3, failures: 2, batched: true, ..Shape::DEADLY };
 
     /// A history of this shape.
     pub fn history(&self, seed: u64) -> Vec<Step> {
@@ -170,7 +176,8 @@ impl Shape {
         let drawn = |n: u64, lot: &mut Lot| n > 0 && lot.below(n) == 0;
         let retires = drawn(self.retirers, lot);
         let durable = !self.batched || !drawn(self.lazy, lot);
-        Death { at: at % if retires { 12 } else { self.operations }, retires, durable }
+        let fails = drawn(self.failures, lot);
+        Death { at: at % if retires { 12 } else { self.operations }, retires, durable, fails }
     }
 
     /// One transaction on a database of `pages`, by lot.

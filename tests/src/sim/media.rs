@@ -190,7 +190,7 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self, site: Site) -> Result<()> {
-        self.world.step();
+        self.world.step_to_sync(self.dev);
         let mut inner = self.world.lock();
         if let Err(error) = inner.strike(self.dev, "sync") {
             inner.push(Event::SyncFailed { dev: self.dev });

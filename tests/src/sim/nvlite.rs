@@ -292,7 +292,7 @@ impl Db for NvliteDb {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 text(session.begin_write())?;
                 if !death.retires {
-                    self.world.dies_after(death.at);
+                    self.world.dies(death);
                 }
                 commit(&mut session, submission, death.durable, || Ok(()))?;
                 if death.durable {
@@ -300,7 +300,7 @@ impl Db for NvliteDb {
                     self.world.acknowledged(submission.number);
                 }
                 if death.retires {
-                    self.world.dies_after(death.at);
+                    self.world.dies(death);
                     text(session.checkpoint())?;
                 }
                 Ok::<_, String>(())

@@ -2,6 +2,7 @@
 
 use super::cells::{GRANULE, LINE, Open, SECTOR, Sector, Unit, Version};
 use super::event::{Dev, Event, this_thread};
+use super::history::Death;
 use super::image::{Image, Remains, Replay};
 use super::oracle::{Oracle, Policy};
 use nvlite_engine::base::{Error, Result};
@@ -9,7 +10,7 @@ use nvlite_engine::{MediumKind, Site};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Memory as the running machine sees it.
@@ -53,6 +54,8 @@ pub struct World {
     kind: MediumKind,
     /// Operations until somebody dies.
     left: AtomicU64,
+    /// That fails, if it is a sync.
+    fails: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -85,7 +88,14 @@ impl World {
             files.push(file);
         }
         let inner = Inner { log: Vec::new(), oracle: Oracle::new(policy), open_words, files, fault: None, struck: 0 };
-        Arc::new(World { start: image, memories, kind, left: AtomicU64::new(u64::MAX), inner: Mutex::new(inner) })
+        Arc::new(World {
+            start: image,
+            memories,
+            kind,
+            left: AtomicU64::new(u64::MAX),
+            fails: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -130,6 +140,20 @@ impl World {
     /// unwinds with [`Died`]. `u64::MAX` for nobody.
     pub fn dies_after(&self, n: u64) {
         self.left.store(n, Ordering::Relaxed);
+    }
+
+    /// As [`dies_after`](Self::dies_after), in the way that `death` says.
+    pub fn dies(&self, death: Death) {
+        self.fails.store(death.fails, Ordering::Relaxed);
+        self.dies_after(death.at);
+    }
+
+    /// In front of a sync: as [`step`](Self::step), and who dies may have been told by the kernel that it failed.
+    pub(super) fn step_to_sync(&self, dev: Dev) {
+        if self.left.load(Ordering::Relaxed) == 0 && self.fails.swap(false, Ordering::Relaxed) {
+            self.lock().push(Event::SyncFailed { dev });
+        }
+        self.step();
     }
 
     /// In front of an operation that changes or persists something.
