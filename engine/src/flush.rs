@@ -58,7 +58,9 @@ impl Engine {
             // Whoever has the lock next finds that it failed: that of what could not be written is not known what is there,
             // and a sync tried again may say that all is well (P18).
             let led = self.shared.check().and_then(|()| {
-                let led = if done() { Ok(None) } else { self.lead(slot, disk.as_ref(), after_death).map(Some) };
+                // after a death also if all of ours is durable: nobody else is told of it
+                let needless = done() && !after_death;
+                let led = if needless { Ok(None) } else { self.lead(slot, disk.as_ref(), after_death).map(Some) };
                 led.map_err(|error| self.shared.fail(&error))
             });
             head.flush.unlock(slot);
