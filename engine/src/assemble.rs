@@ -41,13 +41,10 @@ pub fn mapping_len(budget: u64, kind: MediumKind) -> u64 {
     Places::new(&Layout::new(budget, 0, kind != MediumKind::File)).len
 }
 
-/// Length of a new region.
+/// Length of a new region: the page size may not be known yet.
 #[must_use]
 pub fn region_len(budget: u64, kind: MediumKind) -> u64 {
-    let layout = Layout::new(budget, 0, kind != MediumKind::File);
-    // the page size is not known yet: as long as the budget's worst case
-    let least = layout.entries_at() + 4096 + 17 * (65536 + 16);
-    if layout.blocks_inside { layout.len().max(least).next_multiple_of(4096) } else { layout.len() }
+    Layout::longest(budget, kind != MediumKind::File).next_multiple_of(4096)
 }
 
 /// A new region's superblock; everything else in it is zero.

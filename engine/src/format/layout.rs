@@ -11,12 +11,14 @@
 use super::entry::ENTRY;
 use super::journal::SLOT;
 use super::superblock::SIZE;
-use crate::base::limits::{DEVICE_BLOCK, LINE, MIN_PAGE_SIZE};
+use crate::base::limits::{DEVICE_BLOCK, LINE, MAX_PAGE_SIZE, MIN_PAGE_SIZE};
 
 /// Where the applied word lies (`dax`, `ram`): on a line of its own, which every commit stores to and nobody flushes.
 pub const APPLIED_AT: u64 = 2 * SIZE as u64;
 /// Bytes before the ring.
 pub const RING_AT: u64 = APPLIED_AT + DEVICE_BLOCK;
+/// Data blocks at most, whatever the budget: more than there are virtblocks for.
+const MAX_BLOCKS: u64 = 1 << 30;
 const _: () = assert!(APPLIED_AT == 8192 && RING_AT == 12288 && APPLIED_AT.is_multiple_of(LINE));
 
 /// The places of one region.
@@ -45,7 +47,7 @@ impl Layout {
         let ring = (budget / 8).clamp(least, most) / DEVICE_BLOCK * DEVICE_BLOCK;
         let block = u64::from(page_size.max(MIN_PAGE_SIZE)) + if blocks_inside { ENTRY } else { 0 };
         let room = if blocks_inside { budget.saturating_sub(RING_AT + ring + DEVICE_BLOCK) } else { budget };
-        let max_blocks = u32::try_from(room / block).unwrap_or(u32::MAX >> 2).max(16);
+        let max_blocks = (room / block).clamp(16, MAX_BLOCKS) as u32;
         Layout { ring_slots: ring / SLOT as u64, page_size, max_blocks, blocks_inside, budget }
     }
 
@@ -77,9 +79,54 @@ impl Layout {
         }
     }
 
+    /// Length of a region of this budget whose page size is not known yet: that of the longest. Which one that is follows from
+    /// what is lost to rounding.
+    #[must_use]
+    pub fn longest(budget: u64, blocks_inside: bool) -> u64 {
+        page_sizes().map(|size| Layout::new(budget, size, blocks_inside).len()).fold(0, u64::max)
+    }
+
     /// Never: a region has at least its superblocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
+    }
+}
+
+fn page_sizes() -> impl Iterator<Item = u32> {
+    (MIN_PAGE_SIZE.ilog2()..=MAX_PAGE_SIZE.ilog2()).map(|log| 1 << log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::{MAX_REGION, MIN_REGION};
+
+    #[test]
+    fn a_new_region_is_long_enough_for_every_page_size() {
+        // Failure: of a good database the first commit, or the next open, says that its region was cut.
+        let whole_mib = (1..=8 << 10).map(|mib| mib << 20);
+        let large = (33..=MAX_REGION.ilog2()).flat_map(|log| [1 << log, (1 << log) - (1 << 20), 3 << (log - 1)]);
+        let odd = (0..1000).map(|n| MIN_REGION + n * 4093);
+        for budget in whole_mib.chain(large).chain(odd).filter(|budget| *budget <= MAX_REGION) {
+            for blocks_inside in [false, true] {
+                let len = Layout::longest(budget, blocks_inside);
+                for size in page_sizes() {
+                    let layout = Layout::new(budget, size, blocks_inside);
+                    assert!(layout.len() <= len, "{budget} bytes, pages of {size}: {} of {len}", layout.len());
+                    let fits = layout.len() <= budget || !blocks_inside || layout.max_blocks == 16;
+                    assert!(fits, "{budget} bytes, pages of {size}: {}", layout.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn larger_pages_are_never_more() {
+        // Failure: a budget whose small pages cannot all be numbered has room for less of them than of larger ones.
+        for budget in (20..=MAX_REGION.ilog2()).map(|log| 1 << log) {
+            let blocks: Vec<_> = page_sizes().map(|size| Layout::new(budget, size, true).max_blocks).collect();
+            assert!(blocks.is_sorted_by(|small, large| small >= large), "{budget} bytes: {blocks:?}");
+        }
     }
 }

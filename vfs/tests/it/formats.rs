@@ -32,6 +32,23 @@ fn every_page_size() {
 }
 
 #[test]
+fn a_budget_that_holds_more_bytes_of_one_page_size_than_of_a_smaller_one() {
+    on_both(|site| {
+        for size in [1024, 65536] {
+            let name = format!("p{size}.db");
+            let open = || site.options().region("14MiB").keep_region(true).open(site.file(&name)).unwrap();
+            let db = open();
+            db.execute_batch(&format!("PRAGMA page_size={size}")).unwrap();
+            fill(&db, "t", 300, 700);
+            close(db);
+            let again = open();
+            assert_eq!((int(&again, "PRAGMA page_size"), int(&again, "SELECT count(*) FROM t")), (size, 300));
+            check(&again);
+        }
+    });
+}
+
+#[test]
 fn vacuum_shrinks_the_file() {
     on_both(|site| {
         let db = site.open();
