@@ -391,8 +391,11 @@ fn first(
         if adopted {
             take_back(files, handle, superblock.region);
         }
-    });
-    engine.map(Some)
+    })?;
+    if adopted {
+        engine.wish_as(FINISH); // as it was found it is a stock file
+    }
+    Ok(Some(engine))
 }
 
 /// What the first attachment begins with.
@@ -630,16 +633,21 @@ impl Engine {
             (false, true) => return,
             (false, false) => FINISH,
         };
+        self.wish_as(wish);
+    }
+
+    fn wish_as(&self, wish: u32) {
         self.shared.head().wishes.fetch_or(wish, Ordering::Relaxed);
     }
 
-    /// Whether the last one who leaves finishes: somebody opened the database to use it, and nobody wished to keep the region.
+    /// Whether the last one who leaves finishes: somebody opened the database to use it, or found a stock file, and nobody
+    /// wished to keep the region.
     fn shall_finish(&self) -> bool {
         self.shared.head().wishes.load(Ordering::Relaxed) == FINISH
     }
 }
 
-/// A bit of the wishes in the shared mapping: somebody uses the database...
+/// A bit of the wishes in the shared mapping: somebody uses the database, which may be left a stock file, or found one...
 const FINISH: u32 = 1;
-/// ...or does, and wished that the region be kept.
+/// ...or somebody uses it, and wished that the region be kept.
 const KEEP: u32 = 2;

@@ -37,18 +37,23 @@ fn the_last_close_is_what_those_wished_who_used_the_database() {
         (Looks, Finishes, false),
         (Finishes, Finishes, false),
     ] {
-        for first_leaves_last in [false, true] {
+        for (first_leaves_last, from_stock) in [(false, false), (false, true), (true, false), (true, true)] {
             for (system, kind) in [(System::File, MediumKind::File), (System::Ram, MediumKind::Ram)] {
                 let scratch = system.scratch();
                 let path = scratch.path("app.db");
                 let stock = rusqlite::Connection::open(&path).unwrap();
                 stock.execute_batch("CREATE TABLE t(x)").unwrap();
                 drop(stock);
-                attach(Keeps, &path, kind).close().unwrap();
+                if !from_stock {
+                    attach(Keeps, &path, kind).close().unwrap();
+                }
                 let (a, b) = (attach(first, &path, kind), attach(second, &path, kind));
                 let order = if first_leaves_last { [b, a] } else { [a, b] };
                 order.into_iter().for_each(|store| store.close().unwrap());
-                let context = format!("{first:?}, {second:?}, {first_leaves_last}, {kind:?}: {:?}", scratch.names());
+                // as it was found is a stock file, if it was one
+                let kept = kept && !(from_stock && matches!((first, second), (Looks, Looks)));
+                let who = format!("{first:?}, {second:?}, {first_leaves_last}, {from_stock}, {kind:?}");
+                let context = format!("{who}: {:?}", scratch.names());
                 assert_eq!(scratch.path("app.db-nvlite").exists(), kept, "{context}");
                 assert_eq!(stock_integrity(&path).is_err(), kept, "{context}");
                 attach(Finishes, &path, kind).close().unwrap();
