@@ -5,13 +5,15 @@
 //! | --- | --- | --- | --- |
 //! | marked | its own | yes | join: open the mapping that the superblock names |
 //! | marked | its own, complete | no | a clean close was interrupted: finish it, then as unmarked |
+//! | marked | its own; the cold file that its log needs is missing | no | refuse, naming that |
 //! | marked | its own | no | recover, new mapping |
 //! | marked | none, or another's | | refuse, naming the identity that is missing |
 //! | unmarked | complete | no | a clean close was interrupted at its end: remove the region, adopt the base into a new one |
 //! | unmarked | empty, or holding nothing | no | adopt the base into it |
 //! | unmarked | any other | no | set the region aside, never apply it; adopt the base into a new region |
 //!
-//! Unmarked means durably so: beside a region, the header is first written again as it was read, and synced.
+//! Unmarked means durably so: beside a region, the header is first written again as it was read, and synced. Who only reads is
+//! refused an unmarked base, whatever stands beside it.
 
 mod mapping;
 
@@ -243,6 +245,7 @@ pub fn attach(base: Arc<dyn BaseOpener>, options: &Options) -> Result<Option<Att
     {
         return Err(missing(&files, id));
     }
+    may_adopt(options, &files, &header)?;
     refuse_network(base.as_ref(), &files)?;
     let (lock_file, lock) = lock_region(&files)?;
     let open = || {
@@ -331,7 +334,9 @@ fn first(
     liveness: Liveness,
     handle: &dyn BaseFile,
 ) -> Result<Option<Engine>> {
-    let marked = mark::identity(&header_of(handle)?);
+    let header = header_of(handle)?;
+    may_adopt(options, files, &header)?; // whoever had it open may have closed it while we waited for the lock
+    let marked = mark::identity(&header);
     // before anything happens to the region: should the power fail and the mark be back, it is the one that the mark names
     if marked.is_none() && !FileDisk::open(&files.region)?.is_empty()? && !assemble::keep_unmarked(handle)? {
         return Ok(None);
@@ -396,6 +401,15 @@ fn first(
         engine.wish_as(FINISH); // as it was found it is a stock file
     }
     Ok(Some(engine))
+}
+
+/// Refuses a base that is a stock file to who must leave it one: the last who had it open has closed it.
+fn may_adopt(options: &Options, files: &SideFiles, header: &[u8; mark::HEADER]) -> Result<()> {
+    if options.adopt || mark::identity(header).is_some() {
+        return Ok(());
+    }
+    let why = "others closed it, and it is a stock file now, which who only reads it leaves as it is: open it again";
+    Err(Error::cant_open(&files.base, why))
 }
 
 /// What the first attachment begins with.

@@ -35,12 +35,22 @@ pub struct Options {
     pub only_looks: bool,
     /// Open without the right to write.
     pub read_only: bool,
+    /// Take a stock file over. Who only reads a database leaves it as it is.
+    pub adopt: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let region = crate::base::limits::DEFAULT_REGION;
-        Options { medium: None, region_dir: None, region, keep_region: false, only_looks: false, read_only: false }
+        Options {
+            medium: None,
+            region_dir: None,
+            region,
+            keep_region: false,
+            only_looks: false,
+            read_only: false,
+            adopt: true,
+        }
     }
 }
 

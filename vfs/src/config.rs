@@ -67,9 +67,9 @@ impl Config {
         Ok(config)
     }
 
-    /// For the engine.
+    /// For the engine. `read_only` is the file, `only_reads` the connection.
     #[must_use]
-    pub fn options(&self, read_only: bool) -> Options {
+    pub fn options(&self, read_only: bool, only_reads: bool) -> Options {
         Options {
             medium: self.medium,
             region_dir: self.region_dir.clone(),
@@ -77,6 +77,7 @@ impl Config {
             keep_region: self.keep_region,
             only_looks: self.only_looks,
             read_only,
+            adopt: !only_reads,
         }
     }
 }
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(config.medium, Some(MediumKind::Ram));
         assert_eq!(config.region, Some(64 << 20));
         for (value, keeps, only_looks) in [("1", true, false), ("0", false, false), ("as_found", false, true)] {
-            let options = read(&[("keep_region", value)]).expect(value).options(false);
+            let options = read(&[("keep_region", value)]).expect(value).options(false, false);
             assert_eq!((options.keep_region, options.only_looks), (keeps, only_looks), "{value}");
         }
     }

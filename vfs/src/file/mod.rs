@@ -161,7 +161,8 @@ impl Conn {
             return Err(Error::cant_open(&self.path, "the file is gone").into());
         };
         // A connection that only reads still shares an attachment that writes, if the file permits: it may have to recover.
-        let options = self.asked.config.options(self.read_only && base.open_file()?.is_read_only());
+        let read_only = self.read_only && base.open_file()?.is_read_only();
+        let options = self.asked.config.options(read_only, self.read_only);
         let lease = || registry::lease(Key { device, inode }, Arc::<VfsBase>::clone(&base), &options);
         // What an interrupted close left is put in order by a first try, which answers Busy.
         let lease = match lease() {
