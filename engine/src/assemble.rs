@@ -145,7 +145,9 @@ pub fn mark_base(base: &dyn BaseFile, id: RegionId) -> Result<u32> {
     Ok(page_size)
 }
 
-/// Takes the mark off; what is left is a complete stock file of `pages` pages.
+/// Takes the mark off; what is left is a complete stock file of `pages` pages. The change counter moves with it, in one sector:
+/// a stock connection that was refused has page 1 with the mark in its cache, and would go on refusing. Where the mark is off
+/// already it has moved.
 ///
 /// # Errors
 /// Of the base.
@@ -154,6 +156,12 @@ pub fn unmark_base(base: &dyn BaseFile, pages: u32, page_size: u32) -> Result<()
     if pages > 0 {
         let mut header = [0u8; mark::HEADER];
         base.read_at(0, &mut header)?;
+        if mark::identity(&header).is_some() {
+            for at in [24, 92] {
+                let counter = crate::format::get_be32(&header, at).wrapping_add(1);
+                crate::format::put(&mut header, at, &counter.to_be_bytes());
+            }
+        }
         mark::normalise(0, &mut header);
         base.write_at(0, &header)?;
     }

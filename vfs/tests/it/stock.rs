@@ -31,6 +31,27 @@ fn p15_our_close_does_not_drop_the_locks_of_a_stock_connection() {
 }
 
 #[test]
+fn a_stock_connection_that_was_refused_reads_on_after_the_close() {
+    on_both(|site| {
+        let plain = site.stock();
+        fill(&plain, "t", 10, 100);
+        let ours = site.open();
+        assert_eq!(int(&ours, "SELECT count(*) FROM t"), 10);
+        for _ in 0..2 {
+            assert_eq!(fails(plain.execute_batch("SELECT count(*) FROM t")) & 0xFF, ffi::SQLITE_NOTADB);
+        }
+        close(ours);
+        assert_eq!(int(&plain, "SELECT count(*) FROM t"), 10);
+        check(&plain);
+        // A limit that is documented: once SQLite has seen a version that it does not write, that connection never writes again.
+        assert_eq!(fails(plain.execute_batch("DELETE FROM t")) & 0xFF, ffi::SQLITE_READONLY);
+        let again = site.stock();
+        again.execute_batch("DELETE FROM t WHERE id=1").unwrap();
+        assert_eq!(int(&plain, "SELECT count(*) FROM t"), 9);
+    });
+}
+
+#[test]
 fn stock_after_ours_after_stock() {
     on_both(|site| {
         for round in 0..4 {
