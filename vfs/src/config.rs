@@ -5,7 +5,7 @@ use crate::sys::SQLITE_CANTOPEN;
 use nvlite_engine::base::limits::{DEFAULT_REGION, MAX_REGION, MIN_REGION};
 use nvlite_engine::store::medium_name;
 use nvlite_engine::{MediumKind, Options};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// The value of a parameter in the environment, `NVLITE_<NAME>`; an empty one is none.
@@ -48,7 +48,9 @@ impl Config {
             config.region =
                 Some(size.ok_or_else(|| bad("region", &value, "a size from 1MiB to 32TiB, such as 64MiB"))?);
         }
-        config.region_dir = path("region_dir").map(PathBuf::from);
+        // where it is now: the program may go to another directory before it closes
+        let absolute = |dir: OsString| std::path::absolute(&dir).map_err(|error| unusable(&dir, &error));
+        config.region_dir = path("region_dir").map(absolute).transpose()?;
         match get("keep_region") {
             Some(value) if value.eq_ignore_ascii_case("as_found") => config.only_looks = true,
             Some(value) => {
@@ -84,6 +86,10 @@ impl Config {
 
 fn bad(parameter: &str, value: &str, right: &str) -> Failure {
     Failure::Told(SQLITE_CANTOPEN, format!("parameter {parameter}: '{value}' is not {right}"))
+}
+
+fn unusable(dir: &OsStr, error: &std::io::Error) -> Failure {
+    Failure::Told(SQLITE_CANTOPEN, format!("parameter region_dir: '{}': {error}", dir.display()))
 }
 
 fn parse_medium(value: &str) -> Outcome<Option<MediumKind>> {
