@@ -15,6 +15,7 @@
 //! Unmarked means durably so: beside a region, the header is first written again as it was read, and synced. Who only reads is
 //! refused an unmarked base, whatever stands beside it.
 
+mod cold;
 mod mapping;
 
 use self::mapping::New;
@@ -179,18 +180,6 @@ fn open_region(files: &SideFiles, kind: MediumKind) -> Result<Region> {
     })
 }
 
-/// The cold file, and whether it was made: the log will name blocks of it, so its name has to be synced first.
-fn open_cold(files: &SideFiles) -> Result<(Arc<dyn Disk>, bool)> {
-    match FileDisk::open(&files.cold) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            let disk = FileDisk::create(&files.cold)?;
-            disk.same_access(&files.base)?;
-            Ok((Arc::new(disk), true))
-        }
-        other => Ok((Arc::new(other?), false)),
-    }
-}
-
 /// Reads the superblock of a region file as plain bytes; `None` if the file is empty.
 fn peek(files: &SideFiles) -> Result<Option<Superblock>> {
     let disk = FileDisk::open(&files.region)?;
@@ -320,7 +309,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
     if nonce != superblock.nonce {
         return Err(unreachable("is another one (its nonce differs)"));
     }
-    let (cold, _) = open_cold(files)?;
+    let cold = cold::join(files)?;
     let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
     let engine = Engine::join(parts, &superblock)?;
     engine.shared.check()?;
@@ -364,6 +353,7 @@ fn first(
         (Some(id), Some(s)) if s.region == id => {
             check_medium(options, files, &s)?;
             tell_budget(options, files, &s);
+            cold::check(files, &s)?;
             Start { beside: Beside::open(files, &s)?, superblock: s, adopted: false }
         }
         (Some(id), _) => return Err(missing(files, id)),
@@ -433,7 +423,7 @@ impl Beside {
     /// Opens the region that `superblock` is of, and makes a new mapping.
     fn open(files: &SideFiles, superblock: &Superblock) -> Result<Beside> {
         let region = open_region(files, superblock.medium)?;
-        let (cold, cold_is_new) = open_cold(files)?;
+        let (cold, cold_is_new) = cold::open(files)?;
         let (segment, mapping) = mapping::create(files, superblock)?;
         Ok(Beside { region, cold, cold_is_new, segment, mapping })
     }

@@ -91,14 +91,8 @@ impl Left {
         left
     }
 
-    /// A copy of everything, in a directory of its own.
     fn copy(&self) -> Case {
-        let scratch = self.system.scratch();
-        for name in self.scratch.names() {
-            fs::copy(self.scratch.path(&name), scratch.path(&name)).expect("copies");
-        }
-        let (base, region) = (scratch.path("bank.db"), scratch.path("bank.db-nvlite"));
-        Case { system: self.system, base, mappings: mappings_prefix(&region), region, scratch }
+        Case::copy(self.system, &self.scratch)
     }
 }
 
@@ -137,6 +131,16 @@ enum Outcome {
 }
 
 impl Case {
+    /// A copy of everything, in a directory of its own.
+    fn copy(system: System, of: &Scratch) -> Case {
+        let scratch = system.scratch();
+        for name in of.names() {
+            fs::copy(of.path(&name), scratch.path(&name)).expect("copies");
+        }
+        let (base, region) = (scratch.path("bank.db"), scratch.path("bank.db-nvlite"));
+        Case { system, base, mappings: mappings_prefix(&region), region, scratch }
+    }
+
     /// Rows that are wrong are no outcome.
     fn outcome(&self, what: &str) -> Outcome {
         self.look(what).unwrap_or_else(|wrong| panic!("{:?}, {what}: wrong rows: {wrong}", self.system))
@@ -371,6 +375,67 @@ fn truncated_bases_give_no_wrong_rows() {
             }
         }
         assert!(refused > 8, "{system:?}: {refused} of 16 cuts were met");
+    }
+}
+
+/// What it is, the cause that is told, and what is done.
+type Damage<'a> = (&'a str, &'a str, &'a dyn Fn(&Case));
+
+#[test]
+fn a_cold_file_that_the_log_needs_is_named_and_put_back() {
+    log::listen();
+    for system in System::NVLITE {
+        let scratch = system.scratch();
+        let kept = "&region=1MiB&keep_region=1";
+        let db = system.open_with(&scratch.path("bank.db"), 1000, kept).expect("opens");
+        // too large for the log and for the fast tier
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<1000) SELECT i,randomblob(3000) FROM n";
+        db.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, body); CREATE TABLE u(x)").expect("creates");
+        db.execute_batch(&format!("INSERT INTO t {rows}; INSERT INTO u VALUES(1)")).expect("fills");
+        db.close().expect("closes");
+        let read = |case: &Case| -> rusqlite::Result<(i64, String)> {
+            let db = system.open_with(&case.base, 1000, kept)?;
+            let said = integrity(&db)?;
+            Ok((db.query_row("SELECT count(*) + (SELECT sum(x) FROM u) FROM t", [], |row| row.get(0))?, said))
+        };
+        let cut = |case: &Case, of: fn(u64) -> u64| {
+            case.change(&case.scratch.path("bank.db-cold"), |bytes| bytes.truncate(of(bytes.len() as u64) as usize));
+        };
+        let remove = |case: &Case| fs::remove_file(case.scratch.path("bank.db-cold")).expect("removes");
+        let damages: [Damage<'_>; 4] = [
+            ("gone", "it is missing", &remove),
+            ("empty", "it was cut", &|case| cut(case, |_| 0)),
+            ("half", "it was cut", &|case| cut(case, |len| len / 2)),
+            ("all but a page", "it was cut", &|case| cut(case, |len| len - 4096)),
+        ];
+        for (what, cause, damage) in damages {
+            let case = Case::copy(system, &scratch);
+            let cold = case.scratch.path("bank.db-cold");
+            damage(&case);
+            for attempt in 1..=2 {
+                let error = read(&case).expect_err(what);
+                let code = error.sqlite_error_code().expect("a code");
+                case.told(&format!("{what}, {attempt}"), (code, &error.to_string()), UNUSABLE, &cold, &[cause]);
+            }
+            assert_eq!(fs::read(&case.base).expect("reads")[18], 3, "{system:?}, {what}: the base is marked still");
+            fs::copy(scratch.path("bank.db-cold"), &cold).expect("copies");
+            assert_eq!(read(&case), Ok((1001, "ok".into())), "{system:?}, {what}: put back");
+            // what is home needs it no more
+            drop(system.open_with(&case.base, 1000, SMALL).expect("opens"));
+        }
+    }
+}
+
+#[test]
+fn a_cold_file_that_nobody_needs_may_go() {
+    for system in System::NVLITE {
+        let left = Left::new(system, 13);
+        let case = left.copy();
+        fs::remove_file(case.scratch.path("bank.db-cold")).expect("removes");
+        match case.outcome("cold file gone") {
+            Outcome::Right(newest) => assert!(newest >= left.acknowledged, "{newest} of {}", left.acknowledged),
+            Outcome::Refused(code, text) => panic!("{system:?}: {code:?} {text}"),
+        }
     }
 }
 

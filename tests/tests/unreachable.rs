@@ -154,6 +154,18 @@ fn p13_a_mapping_that_is_not_the_one_the_superblock_describes_is_refused() {
     refused("is another one", &there);
     file.write_at(good.mapping_len - 4096, &good.nonce[..1]).expect("written");
     go_on("another file's nonce");
+    // nor may he write to a cold file that is not theirs
+    let (cold, aside) = (dir.path().join("app.db-cold"), dir.path().join("aside"));
+    std::fs::rename(&cold, &aside).expect("renames");
+    match attach().map(|_| ()) {
+        Err(Error::CantOpen { path, reason }) => {
+            assert!(path == cold && reason.contains("is gone, while others"), "{}: {reason}", path.display());
+        }
+        other => panic!("no cold file: {other:?}"),
+    }
+    assert!(!cold.exists(), "who was refused made another one");
+    std::fs::rename(&aside, &cold).expect("renames");
+    go_on("the cold file gone");
     drop(s);
     first.close().expect("a clean close");
     assert!(!region.exists() && !there.exists(), "closed cleanly");
