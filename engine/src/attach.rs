@@ -17,6 +17,7 @@
 
 mod cold;
 mod mapping;
+mod stock;
 
 use self::mapping::New;
 use crate::assemble::{self, Parts};
@@ -43,6 +44,9 @@ use std::time::Duration;
 
 /// How long to wait for another process that attaches or detaches.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a stock file is recovered that is not whole afterwards.
+const RECOVERIES: u32 = 4;
 
 /// The side files of a database.
 #[derive(Clone, Debug)]
@@ -473,17 +477,26 @@ fn adopt(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, handl
         return Err(Error::cant_open(&files.region, why));
     }
     let kind = choose_medium(options, files)?;
-    match base.recover_stock() {
-        // to stock SQLite zeros are no database
-        Err(Error::Foreign { .. }) if assemble::is_blank(handle)? => {}
-        // an empty file too: a journal or WAL beside it is of another file of this name, and would be applied to this one
-        // once it is not empty any more; stock SQLite deletes it
-        recovered => recovered?,
+    for _ in 0..RECOVERIES {
+        match base.recover_stock() {
+            // to stock SQLite zeros are no database
+            Err(Error::Foreign { .. }) if assemble::is_blank(handle)? => {}
+            // an empty file too: a journal or WAL beside it is of another file of this name, and would be applied to this
+            // one once it is not empty any more; stock SQLite deletes it
+            recovered => recovered?,
+        }
+        handle.lock_exclusive()?;
+        let result = match stock::is_unfinished(&files.base) {
+            Ok(true) => Ok(None), // somebody changed the file in between, and died
+            Ok(false) => adopt_locked(options, files, handle, kind).map(Some),
+            Err(error) => Err(error),
+        };
+        handle.unlock()?;
+        if let Some(start) = result? {
+            return Ok(start);
+        }
     }
-    handle.lock_exclusive()?;
-    let result = adopt_locked(options, files, handle, kind);
-    handle.unlock()?;
-    result
+    Err(Error::Busy("what stock SQLite left beside the file does not go away"))
 }
 
 fn adopt_locked(options: &Options, files: &SideFiles, handle: &dyn BaseFile, kind: MediumKind) -> Result<Start> {
