@@ -11,6 +11,7 @@ use crate::keeper::Keeper;
 use crate::medium::BaseOpener;
 use crate::refusal;
 pub use crate::session::Session;
+pub use crate::shm::ForkGuard;
 pub use crate::stats::medium_name;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -191,7 +191,8 @@ fn p14_a_journal_that_a_stock_process_leaves_behind_the_recovery_is_rolled_back(
         let dir = tempfile::tempdir().unwrap();
         let (path, left) = (dir.path().join("a.db"), dir.path().join("left.db"));
         let stock = rusqlite::Connection::open(&path).unwrap();
-        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<300) SELECT randomblob(500) FROM n";
+        let rows =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<300) SELECT randomblob(500) FROM n";
         stock.execute_batch(&format!("CREATE TABLE t(body); INSERT INTO t {rows}")).unwrap();
         let before = sum(&path);
         stock.execute_batch("PRAGMA cache_size=5; BEGIN; UPDATE t SET body=randomblob(500)").unwrap();

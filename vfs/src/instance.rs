@@ -4,9 +4,11 @@
 
 use crate::api::{Api, Entry};
 use crate::config::name_matches;
+use crate::process::PerProcess;
 use crate::sys::*;
 use crate::{sql, vfs};
 use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The name of the VFS.
@@ -34,28 +36,31 @@ unsafe impl Sync for Instance {}
 /// Libraries that one process can serve.
 pub const MAX_INSTANCES: usize = 4;
 
-static INSTANCES: Mutex<Vec<&'static Instance>> = Mutex::new(Vec::new());
+/// Those that are registered, from the first place on. Read without a lock, and so in a forked child as in its parent.
+static INSTANCES: [AtomicPtr<Instance>; MAX_INSTANCES] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; MAX_INSTANCES];
+
+fn instances() -> impl Iterator<Item = &'static Instance> {
+    (0..).map_while(at)
+}
 
 /// The instance in the library of `api`, if there is one; without `api`, the only one.
 #[must_use]
 pub fn find(api: Option<&Api>) -> Option<&'static Instance> {
-    let instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
-    match api {
-        Some(api) => instances.iter().find(|instance| instance.api.same_library(api)).copied(),
-        None => instances.first().copied(),
-    }
+    instances().find(|instance| api.is_none_or(|api| instance.api.same_library(api)))
 }
 
 /// All instances.
 #[must_use]
 pub fn all() -> Vec<&'static Instance> {
-    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    instances().collect()
 }
 
 /// The instance at a place of the list.
 #[must_use]
 pub fn at(place: usize) -> Option<&'static Instance> {
-    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
+    // SAFETY: null, or a leaked instance.
+    unsafe { INSTANCES.get(place)?.load(Ordering::Acquire).as_ref() }
 }
 
 /// The name under which a VFS of ours answers, as a "system call", what it does with every new connection ([`Entry`]):
@@ -69,9 +74,11 @@ pub const ENTRY_NAME: &CStr = c"nvlite_on_new_connection";
 /// # Errors
 /// SQLite's code.
 pub fn register(api: Api) -> Result<Entry, c_int> {
+    static REGISTERING: PerProcess<Mutex<()>> = PerProcess::new();
     let default = std::env::var("NVLITE_DEFAULT").is_ok_and(|value| value == "1");
-    let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = instances.iter().find(|instance| instance.api.same_library(&api)).copied();
+    let registering = REGISTERING.get(|_| Mutex::default()).lock().unwrap_or_else(PoisonError::into_inner);
+    let known = find(Some(&api));
+    let count = instances().count();
     // SAFETY: terminated names; sqlite3_vfs_find initialises SQLite if need be.
     let registered = unsafe { (api.vfs_find)(NAME.as_ptr()) };
     let (vfs, entry, instance): (_, Entry, _) = match known {
@@ -79,11 +86,11 @@ pub fn register(api: Api) -> Result<Entry, c_int> {
             // SAFETY: a registered VFS.
             (registered, unsafe { entry_of(registered) }.ok_or(SQLITE_ERROR)?, None)
         }
-        None if instances.len() == MAX_INSTANCES => return Err(SQLITE_NOMEM),
+        None if count == MAX_INSTANCES => return Err(SQLITE_NOMEM),
         known => {
             let instance = match known {
                 Some(instance) => instance,
-                None => Box::leak(Instance::new(api, default, instances.len())?),
+                None => Box::leak(Instance::new(api, default, count)?),
             };
             ((&raw const instance.vfs).cast_mut(), sql::on_new_connection, Some(instance))
         }
@@ -93,8 +100,10 @@ pub fn register(api: Api) -> Result<Entry, c_int> {
     if code != SQLITE_OK {
         return Err(code);
     }
-    instances.extend(instance.filter(|_| known.is_none()));
-    drop(instances);
+    if let Some(new) = instance.filter(|_| known.is_none()) {
+        INSTANCES[count].store(std::ptr::from_ref(new).cast_mut(), Ordering::Release);
+    }
+    drop(registering);
     // SAFETY: the entry point has the signature that SQLite calls; registering it twice is one registration.
     match unsafe { (api.auto_extension)(Some(entry)) } {
         SQLITE_OK => Ok(entry),

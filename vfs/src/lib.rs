@@ -42,6 +42,7 @@ mod lock;
 mod log;
 mod names;
 mod open;
+mod process;
 mod registry;
 mod sql;
 mod sys;

@@ -1,26 +1,34 @@
 //! The databases that this process is attached to through nvlite, by name: for the calls that SQLite makes about a journal
 //! (`xAccess` twice in every transaction, P8), which carry nothing but a name.
 
+use crate::process::PerProcess;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
-static OPEN: LazyLock<RwLock<HashMap<PathBuf, usize>>> = LazyLock::new(Default::default);
+type Open = RwLock<HashMap<PathBuf, usize>>;
+
+/// Those of this process. A forked child has those of its parent besides, so that closing an inherited connection touches no
+/// journal of a stock file; but for a fork in the middle of a change to them.
+fn open() -> &'static Open {
+    static OPEN: PerProcess<Open> = PerProcess::new();
+    OPEN.get(|parents| RwLock::new(parents.and_then(|open| Some(open.try_read().ok()?.clone())).unwrap_or_default()))
+}
 
 /// Set once a main database was handed to the default VFS; until then every journal that is asked for is one of ours.
 static STOCK_SEEN: AtomicBool = AtomicBool::new(false);
 
 /// A connection attached to `path`.
 pub fn add(path: &Path) {
-    *OPEN.write().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default() += 1;
+    *open().write().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default() += 1;
 }
 
 /// A connection that was attached to `path` is closed.
 pub fn remove(path: &Path) {
-    let mut open = OPEN.write().unwrap_or_else(PoisonError::into_inner);
+    let mut open = open().write().unwrap_or_else(PoisonError::into_inner);
     if let Some(count) = open.get_mut(path) {
         *count -= 1;
         if *count == 0 {
@@ -47,11 +55,36 @@ fn database_of(name: &[u8]) -> Option<&Path> {
 }
 
 fn is_open(path: &Path) -> bool {
-    OPEN.read().unwrap_or_else(PoisonError::into_inner).contains_key(path)
+    open().read().unwrap_or_else(PoisonError::into_inner).contains_key(path)
 }
 
 /// As [`is_our_journal`], but only for a database that is attached now: for calls that change something.
 #[must_use]
 pub fn is_journal_of_open(name: &[u8]) -> bool {
     database_of(name).is_some_and(is_open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::tests::in_child;
+
+    #[test]
+    fn p13_a_child_of_a_process_that_was_just_opening_one_opens_its_own() {
+        let path = Path::new("/names/in/a/child.db");
+        let journal = b"/names/in/a/child.db-journal";
+        let open_and_close = || {
+            add(path);
+            let seen = is_journal_of_open(journal);
+            remove(path);
+            seen && !is_journal_of_open(journal)
+        };
+        let held = open().write();
+        assert!(in_child(open_and_close));
+        drop(held);
+        add(path);
+        assert!(in_child(|| is_journal_of_open(journal)), "the parent's are known");
+        remove(path);
+        assert!(open_and_close());
+    }
 }

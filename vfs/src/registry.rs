@@ -1,11 +1,11 @@
 //! One [`Store`] per database and process, shared by its connections: attached with the first, closed with the last.
 
+use crate::process::PerProcess;
 use nvlite_engine::format::mark::{self, HEADER};
 use nvlite_engine::store::medium_name;
 use nvlite_engine::{BaseOpener, Error, Options, Result, Store};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,31 +33,10 @@ struct Attached {
 
 type Slots = Mutex<HashMap<Key, Arc<Slot>>>;
 
-/// The slots of one process.
-struct Registry {
-    process: u32,
-    slots: Slots,
-}
-
-static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
-
-/// The registry of this process. A forked child starts an empty one: the parent's stores are not its own, and the
-/// parent's locks may have been held in the middle of the fork.
-#[allow(unsafe_code)]
-fn registry() -> &'static Registry {
-    let process = std::process::id();
-    loop {
-        let seen = CURRENT.load(Ordering::Acquire);
-        // SAFETY: a registry is never freed once it is published here.
-        if let Some(registry) = unsafe { seen.as_ref() }.filter(|r| r.process == process) {
-            return registry;
-        }
-        let fresh = Box::into_raw(Box::new(Registry { process, slots: Mutex::default() }));
-        if CURRENT.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            // SAFETY: it was not published; nobody else has the pointer.
-            drop(unsafe { Box::from_raw(fresh) });
-        }
-    }
+/// The slots of this process. A forked child starts with none: the parent's stores are not its own.
+fn slots() -> MutexGuard<'static, HashMap<Key, Arc<Slot>>> {
+    static SLOTS: PerProcess<Slots> = PerProcess::new();
+    lock(SLOTS.get(|_| Slots::default()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,7 +93,7 @@ impl Lease {
 
     /// Takes an unused slot out of the map, unless somebody else is on the way to it.
     fn forget_slot(&self) {
-        let mut slots = lock(&registry().slots);
+        let mut slots = slots();
         let unused = |slot: &Arc<Slot>| Arc::strong_count(slot) == 2 && lock(&slot.state).users == 0;
         if slots.get(&self.key).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot) && unused(slot)) {
             slots.remove(&self.key);
@@ -132,7 +111,7 @@ impl Drop for Lease {
 /// True if this process is attached to the database and is not in the middle of attaching or closing.
 #[must_use]
 pub fn is_attached(key: Key) -> bool {
-    let slot = lock(&registry().slots).get(&key).cloned();
+    let slot = slots().get(&key).cloned();
     slot.is_some_and(|slot| slot.state.try_lock().is_ok_and(|state| state.store.is_some()))
 }
 
@@ -141,7 +120,7 @@ pub fn is_attached(key: Key) -> bool {
 /// # Errors
 /// What [`Store::attach`] answers, and options that contradict those of the attachment.
 pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<Lease> {
-    let slot = Arc::clone(lock(&registry().slots).entry(key).or_default());
+    let slot = Arc::clone(slots().entry(key).or_default());
     let mut lease = Lease { key, slot, store: None, process: std::process::id() };
     let slot = Arc::clone(&lease.slot);
     let mut state = lock(&slot.state);

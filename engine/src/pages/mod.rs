@@ -198,7 +198,11 @@ impl Pages {
         let size = u64::from(self.geo().arena.size());
         let n = self.cold.read_at(u64::from(c) * size + u64::from(within), into)?;
         if n < into.len() {
-            return Err(Error::corrupt(self.cold.path(), "cold file", format!("block {c} lies past its end: it was cut")));
+            return Err(Error::corrupt(
+                self.cold.path(),
+                "cold file",
+                format!("block {c} lies past its end: it was cut"),
+            ));
         }
         Ok(())
     }
