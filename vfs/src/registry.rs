@@ -31,6 +31,24 @@ struct Attached {
     users: usize,
 }
 
+impl Slot {
+    /// One more share in its store.
+    fn share(&self, base: Arc<dyn BaseOpener>, options: &Options) -> Result<Arc<Store>> {
+        let mut state = lock(&self.state);
+        let store = match &state.store {
+            Some(store) => {
+                agree(store, base.as_ref(), options)?;
+                store.wish(options);
+                Arc::clone(store)
+            }
+            None => attach(base, options)?,
+        };
+        state.store = Some(Arc::clone(&store));
+        state.users += 1;
+        Ok(store)
+    }
+}
+
 type Slots = Mutex<HashMap<Key, Arc<Slot>>>;
 
 /// The slots of this process. A forked child starts with none: the parent's stores are not its own.
@@ -122,18 +140,16 @@ pub fn is_attached(key: Key) -> bool {
 pub fn lease(key: Key, base: Arc<dyn BaseOpener>, options: &Options) -> Result<Lease> {
     let slot = Arc::clone(slots().entry(key).or_default());
     let mut lease = Lease { key, slot, store: None, process: std::process::id() };
-    let slot = Arc::clone(&lease.slot);
-    let mut state = lock(&slot.state);
-    match &state.store {
-        Some(store) => {
-            agree(store, base.as_ref(), options)?;
-            store.wish(options);
+    match lease.slot.share(base, options) {
+        Ok(store) => {
+            lease.store = Some(store);
+            Ok(lease)
         }
-        None => state.store = Some(attach(base, options)?),
+        Err(error) => {
+            lease.forget_slot();
+            Err(error)
+        }
     }
-    state.users += 1;
-    lease.store.clone_from(&state.store);
-    Ok(lease)
 }
 
 /// Attaches, and makes sure that the region is this file's: while a process has a database open, another file may be put in
@@ -173,4 +189,38 @@ fn agree(store: &Store, base: &dyn BaseOpener, options: &Options) -> Result<()> 
         return Err(Error::cant_open(base.path(), reason));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvlite_engine::BaseFile;
+    use std::path::Path;
+
+    /// The base file of no database.
+    struct Nothing;
+
+    impl BaseOpener for Nothing {
+        fn path(&self) -> &Path {
+            Path::new("/nothing.db")
+        }
+        fn open(&self) -> Result<Box<dyn BaseFile>> {
+            Err(Error::cant_open(self.path(), "there is none"))
+        }
+        fn recover_stock(&self) -> Result<()> {
+            Ok(())
+        }
+        fn identity(&self) -> Result<Option<(u64, u64)>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_attached_to_leaves_nothing_in_the_registry() {
+        let key = Key { device: u64::MAX, inode: u64::MAX };
+        for _ in 0..2 {
+            assert!(lease(key, Arc::new(Nothing), &Options::default()).is_err());
+            assert!(!slots().contains_key(&key));
+        }
+    }
 }
