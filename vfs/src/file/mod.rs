@@ -9,6 +9,7 @@ mod sync;
 pub(crate) use control::{VISIT, Visit};
 pub(crate) use io::MOST_MMAP;
 pub use methods::{OurFile, conn_of, install, is_ours};
+pub(crate) use pragma::OWN_JOURNAL_MODE;
 
 use crate::base::VfsBase;
 use crate::config::Config;

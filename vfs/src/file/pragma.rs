@@ -7,6 +7,9 @@ use crate::lock::Level;
 use crate::sys::*;
 use std::ffi::{CStr, c_char};
 
+/// What our own `PRAGMA journal_mode` asks for.
+pub(crate) const OWN_JOURNAL_MODE: &str = "PERSIST";
+
 /// SQLite's array: where the answer goes, the pragma's name, its argument or null.
 ///
 /// # Safety
@@ -18,7 +21,8 @@ pub(super) unsafe fn answer(conn: &mut Conn, argument: *mut *mut c_char) -> Outc
         (text(*argument.add(1)).unwrap_or_default(), text(*argument.add(2)))
     };
     let reply = match name.to_ascii_lowercase().as_str() {
-        "journal_mode" if conn.own_journal_mode => None,
+        // Only what our own asks for: where connections share the file, another thread's may come in between.
+        "journal_mode" if conn.own_journal_mode && value.as_deref() == Some(OWN_JOURNAL_MODE) => None,
         // The engine journals, whatever SQLite would like to do: the truth is "memory". Programs that switch to WAL and
         // insist on hearing so can have it.
         "journal_mode" => Some(if conn.asked.config.reply_wal { "wal" } else { "memory" }),
