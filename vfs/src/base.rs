@@ -311,34 +311,6 @@ impl Disk for VfsBaseFile {
         self.with("sync", |raw| raw.call(|m, f| m.xSync.map_or(SQLITE_IOERR, |x| unsafe { x(f, SQLITE_SYNC_NORMAL) })))
     }
 
-    fn allocate(&self, off: u64, len: u64) -> Result<()> {
-        self.with("grow", |raw| {
-            let (old, end) = (length(raw)?, off + len);
-            if end <= old {
-                return Ok(());
-            }
-            // A chunk size makes the unix VFS really allocate on a size hint; it rounds up, so it is taken back.
-            let (mut chunk, mut hint): (c_int, sqlite3_int64) = (512, end.cast_signed());
-            let hinted = raw
-                .control(SQLITE_FCNTL_CHUNK_SIZE, (&raw mut chunk).cast())
-                .and_then(|()| raw.control(SQLITE_FCNTL_SIZE_HINT, (&raw mut hint).cast()));
-            chunk = 0;
-            let _ = raw.control(SQLITE_FCNTL_CHUNK_SIZE, (&raw mut chunk).cast());
-            if hinted.is_ok() && length(raw)? >= end {
-                return Ok(());
-            }
-            // Zeros, written: this also tells a full disk (SQLITE_FULL) from every other reason.
-            let zeros = [0; PIECE];
-            let mut at = old;
-            while at < end {
-                let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeros.len());
-                write(raw, at, &zeros[..piece])?;
-                at += piece as u64;
-            }
-            Ok(())
-        })
-    }
-
     fn set_len(&self, len: u64) -> Result<()> {
         self.with("truncate", |raw| {
             raw.call(|m, f| match m.xTruncate {

@@ -185,8 +185,11 @@ pub trait Disk: Send + Sync {
     fn write_at(&self, off: u64, bytes: &[u8]) -> Result<()>;
     /// Makes what was written persistent (data and what is needed to read it back).
     fn sync(&self, site: Site) -> Result<()>;
-    /// Makes storage present under `[off, off + len)`, extending the file if needed.
-    fn allocate(&self, off: u64, len: u64) -> Result<()>;
+    /// Makes storage present under `[off, off + len)`, extending the file if needed. Where there is no such call only the length
+    /// is right, and a write tells that there is no room. (Of a base file nothing is allocated: it grows as homes are written.)
+    fn allocate(&self, off: u64, len: u64) -> Result<()> {
+        if self.len()? < off + len { self.set_len(off + len) } else { Ok(()) }
+    }
     /// Cuts or extends (with zeros) to `len`.
     fn set_len(&self, len: u64) -> Result<()>;
     /// The first bytes of `range` that may have been written; empty if none were. What is before them reads as zeros.
