@@ -49,6 +49,30 @@ fn a_budget_that_holds_more_bytes_of_one_page_size_than_of_a_smaller_one() {
 }
 
 #[test]
+fn a_database_that_is_created_with_utf_16_names_is_utf_8() {
+    // A limit that is documented: the schema has been looked at when sqlite3_open16 would choose.
+    unsafe extern "C" {
+        fn sqlite3_open16(name: *const std::ffi::c_void, db: *mut *mut rusqlite::ffi::sqlite3) -> std::ffi::c_int;
+    }
+    let site = Site::new(Medium::File);
+    drop(site.open());
+    let name: Vec<u16> = site.uri("wide.db").encode_utf16().chain([0]).collect();
+    let mut db = std::ptr::null_mut();
+    // SAFETY: a terminated name; the connection becomes rusqlite's, which closes it.
+    let open = unsafe {
+        assert_eq!(sqlite3_open16(name.as_ptr().cast(), &mut db), rusqlite::ffi::SQLITE_OK);
+        Connection::from_handle_owned(db).unwrap()
+    };
+    open.execute_batch("CREATE TABLE t(x)").unwrap();
+    assert_eq!(text(&open, "PRAGMA encoding"), "UTF-8");
+    close(open);
+    let chosen = site.open_file("chosen.db");
+    chosen.execute_batch("PRAGMA encoding='UTF-16le'; CREATE TABLE t(x); INSERT INTO t VALUES ('ä')").unwrap();
+    assert_eq!(text(&chosen, "PRAGMA encoding"), "UTF-16le");
+    check(&chosen);
+}
+
+#[test]
 fn vacuum_shrinks_the_file() {
     on_both(|site| {
         let db = site.open();
