@@ -23,6 +23,15 @@ pub(crate) const VISIT: c_int = 0x6E76_6C31;
 /// The argument of [`VISIT`] points at one.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&mut Conn);
 
+/// What a preparation answers SQLite.
+fn never_busy(prepared: nvlite_engine::Result<()>) -> Outcome {
+    match prepared {
+        Err(Error::Busy(what)) => Err(Failure::Told(SQLITE_IOERR_LOCK, format!("busy while preparing: {what}"))),
+        Err(Error::BusySnapshot) => Err(Failure::Told(SQLITE_IOERR_LOCK, "another snapshot while preparing".into())),
+        other => Ok(other?),
+    }
+}
+
 impl Conn {
     /// xFileControl.
     ///
@@ -81,10 +90,7 @@ impl Conn {
             return Err(Failure::Code(SQLITE_IOERR_LOCK));
         }
         let Some(link) = &mut self.link else { return Ok(()) };
-        match link.session.prepare() {
-            Err(Error::Busy(what)) => Err(Failure::Told(SQLITE_IOERR_LOCK, format!("busy while preparing: {what}"))),
-            other => Ok(other?),
-        }
+        never_busy(link.session.prepare())
     }
 
     /// `SQLITE_FCNTL_COMMIT_PHASETWO`.
@@ -122,5 +128,31 @@ impl Conn {
                 _ => false,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn p1_a_preparation_never_answers_busy() {
+        // Failure: an explicit COMMIT that is told so leaves its transaction open.
+        let path = Path::new("x.db");
+        let errors = [
+            Error::Busy("somebody writes"),
+            Error::BusySnapshot,
+            Error::LockLost,
+            Error::Forked,
+            Error::Full { path: path.into(), what: "blocks", cause: "disk full".into() },
+            Error::corrupt(path, "log", "it was cut"),
+        ];
+        for error in errors {
+            let told = error.to_string();
+            let code = never_busy(Err(error)).expect_err("an error").codes().0;
+            assert!(code != SQLITE_OK && code & 0xFF != SQLITE_BUSY, "{told}: {code}");
+        }
+        assert!(never_busy(Ok(())).is_ok());
     }
 }

@@ -146,6 +146,23 @@ fn lock_timeout_answers_the_one_before() {
 }
 
 #[test]
+fn busyhandler_is_accepted_and_never_called() {
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let db = with_table(&site);
+    unsafe extern "C" fn called(_: *mut std::ffi::c_void) -> c_int {
+        std::process::abort();
+    }
+    let handler: unsafe extern "C" fn(*mut std::ffi::c_void) -> c_int = called;
+    let mut pair = [handler as *mut std::ffi::c_void, ptr::null_mut()];
+    assert_eq!(control(&db, ffi::SQLITE_FCNTL_BUSYHANDLER, &mut pair), ffi::SQLITE_OK);
+    let writer = site.open();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    assert_eq!(control(&db, ffi::SQLITE_FCNTL_BUSYHANDLER, &mut pair), ffi::SQLITE_OK);
+    assert_eq!(fails(db.execute_batch("INSERT INTO t VALUES (2)")) & 0xFF, ffi::SQLITE_BUSY);
+}
+
+#[test]
 fn another_connection_of_this_process_is_no_external_reader() {
     let site = Site::new(nvlite_vfs::Medium::File);
     let db = with_table(&site);

@@ -216,6 +216,54 @@ fn p7_a_backup_from_a_wal_database_leaves_a_readable_file() {
 }
 
 #[test]
+fn p7_reserved_bytes_of_page_one_that_are_written_are_not_kept() {
+    // Failure: a mark of somebody's own making, or a stock file that bears ours.
+    on_both(|site| {
+        let db = site.open();
+        fill(&db, "t", 20, 100);
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        assert_eq!(control(&db, ffi::SQLITE_FCNTL_FILE_POINTER, &mut file), ffi::SQLITE_OK);
+        // SAFETY: an open file of this connection, which is idle.
+        let methods = unsafe { &*(*file).pMethods };
+        // SAFETY: as above; as many bytes as are said, from the start.
+        let read = |bytes: &mut [u8]| unsafe {
+            let amount = i32::try_from(bytes.len()).unwrap();
+            assert_eq!(methods.xRead.unwrap()(file, bytes.as_mut_ptr().cast(), amount, 0), ffi::SQLITE_OK);
+        };
+        let (mut page, mut seen) = (vec![0; 4096], vec![0; 4096]);
+        // SAFETY: SQLite's own order of calls.
+        unsafe {
+            assert_eq!(methods.xLock.unwrap()(file, ffi::SQLITE_LOCK_SHARED), ffi::SQLITE_OK);
+            read(&mut page);
+            let normal = page.clone();
+            page[18..20].fill(2);
+            page[72..92].fill(0xAB);
+            assert_eq!(methods.xLock.unwrap()(file, ffi::SQLITE_LOCK_RESERVED), ffi::SQLITE_OK);
+            assert_eq!(methods.xWrite.unwrap()(file, page.as_ptr().cast(), 4096, 0), ffi::SQLITE_OK);
+            read(&mut seen);
+            assert!(seen == normal, "by its writer");
+            for op in [ffi::SQLITE_FCNTL_SYNC, ffi::SQLITE_FCNTL_COMMIT_PHASETWO] {
+                assert_eq!(methods.xFileControl.unwrap()(file, op, std::ptr::null_mut()), ffi::SQLITE_OK);
+            }
+            read(&mut seen);
+            // a commit that left the change counter as it was has raised it
+            for at in [24..28, 92..96] {
+                assert!(seen[at.clone()] > normal[at.clone()]);
+                seen[at.clone()].copy_from_slice(&normal[at]);
+            }
+            assert!(seen == normal, "once committed");
+            assert_eq!(methods.xUnlock.unwrap()(file, ffi::SQLITE_LOCK_NONE), ffi::SQLITE_OK);
+        }
+        check(&site.open());
+        db.execute_batch("UPDATE t SET body=1 WHERE id=1").unwrap();
+        close(db);
+        let header = std::fs::read(site.path()).unwrap();
+        assert_eq!((&header[18..20], &header[72..92]), (&[1, 1][..], &[0; 20][..]));
+        check(&site.stock());
+    });
+}
+
+#[test]
 fn p9_a_commit_under_an_open_select_moves_the_own_pin() {
     on_both(|site| {
         let db = site.open();
