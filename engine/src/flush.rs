@@ -11,7 +11,7 @@ use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::SLOT;
 use crate::medium::{Disk, Site};
 use crate::shared::tally;
-use crate::shm::{Lock, Slot, SlotNo, now};
+use crate::shm::{Lock, SlotNo, now};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -34,6 +34,13 @@ const ZERO_SLOTS: RangeInclusive<u64> = 64..=1024;
 /// So many slots of the ring get their memory first: all that a database needs which is opened for a few commits. Half of the
 /// least ring.
 pub const FIRST_SLOTS: u64 = 128;
+
+/// Whether a flush is begun for `come` commits although `left` more are to come: half are there, and the others, one in each
+/// `pace` nanoseconds, work for longer than the `took` of a flush. By a margin: where it is the flush that takes longer,
+/// batches of half make commits exactly so slow that this would hold, and would go on although whole ones are faster.
+fn goes_beside(come: u64, left: u64, pace: u64, took: u64) -> bool {
+    come >= left && left.saturating_mul(pace).saturating_mul(4) >= took.saturating_mul(5)
+}
 
 impl Engine {
     /// Waits until everything up to `jci` is durable; leads the flush if nobody does.
@@ -143,6 +150,7 @@ impl Engine {
         // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
         let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
         let batch = head.batches.begin(jci);
+        self.closed(jci.0.saturating_sub(durable.0));
         let boundary = end.next_multiple_of(BLOCK_SLOTS);
         self.lock_log(slot, || false)?;
         // what a dead leader has written may be what it failed to sync: the page cache takes it for clean (P18)
@@ -174,13 +182,22 @@ impl Engine {
     /// Waits for those whose commits the last batch made durable, as they are likely to commit again at once: a batch that
     /// began without them would make them wait for the whole of the next. For a few times the time of a flush at most, not
     /// at all when there is none but us, and only now and then where it was in vain of late.
+    ///
+    /// Not for all of them where commits take longer than flushes: once half are there, and the work of the others outlasts a
+    /// flush, that goes on beside the work. Were it to wait for more, nobody had anything to do while it flushes.
     fn gather(&self, durable: Jci) {
         let (head, slots) = (self.shared.head(), self.shared.slots());
         let batches = &head.batches;
         let before = batches.before.load(Ordering::Relaxed);
+        let (took, pace) = (batches.took.load(Ordering::Relaxed), batches.pace.load(Ordering::Relaxed));
         let to_come = || {
-            let last = |slot: &Slot| slot.words[COMMITTED].load(Ordering::Relaxed);
-            slots.used().any(|(_, slot)| (before + 1..=durable.0).contains(&last(slot)))
+            let (mut come, mut left) = (0, 0);
+            for (_, slot) in slots.used() {
+                let last = slot.words[COMMITTED].load(Ordering::Relaxed);
+                come += u64::from(last > durable.0);
+                left += u64::from((before + 1..=durable.0).contains(&last));
+            }
+            left > 0 && !goes_beside(come, left, pace, took)
         };
         if !to_come() {
             return;
@@ -191,8 +208,7 @@ impl Engine {
             return;
         }
         let (began, published) = (now(), head.clock.published());
-        let most = GATHER * batches.took.load(Ordering::Relaxed);
-        while to_come() && now().saturating_sub(began) < most {
+        while to_come() && now().saturating_sub(began) < GATHER * took {
             // each yield takes the run queue's lock, which those who are to come need to be woken
             (0..PAUSES).for_each(|_| spin());
             std::thread::yield_now();
@@ -200,6 +216,15 @@ impl Engine {
         if head.clock.published() == published {
             batches.skip.store(IN_VAIN, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that a batch of so many commits was closed.
+    fn closed(&self, commits: u64) {
+        let batches = &self.shared.head().batches;
+        let (at, took, pace) = (now(), batches.took.load(Ordering::Relaxed), batches.pace.load(Ordering::Relaxed));
+        let each = (at.saturating_sub(batches.began.load(Ordering::Relaxed)) / commits.max(1)).min(took);
+        batches.pace.store(pace - pace / 8 + each / 8, Ordering::Relaxed);
+        batches.began.store(at, Ordering::Relaxed);
     }
 
     /// Ends the batch at a block boundary, so that no block with acknowledged records is written again. Answers its end.
@@ -300,5 +325,30 @@ impl Engine {
         tally(&head.counters.log_bytes_written, n * SLOT as u64);
         head.zeroed.store(done + n, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Whether `n` writers with transactions of `work` nanoseconds go on with batches of half, if they have them (or not).
+    fn stays(n: u64, work: u64, took: u64, halves: bool) -> bool {
+        let whole = (n * work + took) / n;
+        let half = work.max(took / (n / 2));
+        goes_beside(n / 2, n / 2, if halves { half } else { whole }, took)
+    }
+
+    #[test]
+    fn batches_of_half_are_for_transactions_that_outlast_the_flush() {
+        // Failure: eight writers of single rows flush twice as often as they have to, for ever; or eight of long transactions
+        // all stand still at each flush.
+        for halves in [false, true] {
+            assert!(stays(8, 130_000, 250_000, halves), "long transactions, {halves}");
+            assert!(!stays(8, 8_000, 250_000, halves), "short ones, {halves}");
+            assert!(!stays(2, 130_000, 250_000, halves), "two writers, {halves}");
+        }
+        assert!(!goes_beside(3, 5, 130_000, 250_000), "less than half");
+        assert!(goes_beside(4, 4, 250_000, 250_000) && goes_beside(9, 2, u64::MAX, 250_000));
     }
 }

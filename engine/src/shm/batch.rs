@@ -26,6 +26,8 @@ const WORDS: usize = 4;
 /// | 56     | `before` | leader of the flush. Stale: a batch that waits for the wrong ones |
 /// | 64     | `took`   | leader of the flush |
 /// | 72     | `skip`   | leader of the flush |
+/// | 80     | `began`  | leader of the flush |
+/// | 88     | `pace`   | leader of the flush |
 ///
 /// Of `uptos` and `words` there are [`WORDS`], used in turn.
 #[repr(C, align(128))]
@@ -40,14 +42,18 @@ pub struct Batches {
     pub took: AtomicU64,
     /// Batches that are not to wait for more commits.
     pub skip: AtomicU64,
-    _spare: [AtomicU64; 6],
+    /// When the newest batch was closed.
+    pub began: AtomicU64,
+    /// Nanoseconds from commit to commit, on average; no more than a flush takes.
+    pub pace: AtomicU64,
+    _spare: [AtomicU64; 4],
 }
 
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
 unsafe impl Shared for Batches {
     const SHAPE: &'static Shape = shape!(Batches, 128:
-        0 number, 8 uptos, 40 words, 56 before, 64 took, 72 skip, 80 _spare
+        0 number, 8 uptos, 40 words, 56 before, 64 took, 72 skip, 80 began, 88 pace, 96 _spare
     );
 }
 
@@ -77,6 +83,8 @@ impl Batches {
             before: n(),
             took: n(),
             skip: n(),
+            began: n(),
+            pace: n(),
             _spare: std::array::from_fn(|_| n()),
         }
     }
