@@ -10,12 +10,10 @@ use crate::medium::Site;
 use crate::pages::pins::Pins;
 use crate::pages::virt::Place;
 use crate::shared::count;
-use crate::shm::SlotNo;
+use crate::shm::{BLOCK_SLOTS, SlotNo};
 use std::collections::HashSet;
 
 const R: Ordering = Ordering::Relaxed;
-/// Slots of a device block: batches start at its boundaries.
-pub const BLOCK_SLOTS: u64 = 4096 / SLOT as u64;
 
 /// A commit that was prepared: everything it needs is reserved.
 #[derive(Default)]
@@ -37,20 +35,6 @@ impl Engine {
         parts <= MAX_PARTS && parts as u64 + 2 * BLOCK_SLOTS <= self.layout.ring_slots / 2
     }
 
-    fn take_slots(&self, n: u64) -> u64 {
-        let head = &self.shared.head().ring_head;
-        let mut at = head.load(Ordering::Acquire);
-        if self.mapped() {
-            head.store(at + n, Ordering::Release);
-            return at;
-        }
-        // the flush leader may move it up to a block boundary meanwhile
-        while let Err(now) = head.compare_exchange_weak(at, at + n, Ordering::AcqRel, Ordering::Acquire) {
-            at = now;
-        }
-        at
-    }
-
     /// The commit, under the writer lock: writes the record, persists it once (`dax`, `ram`) or leaves it to the batch
     /// (`file`), applies, publishes. `at_once` makes it visible in the same step. Cannot fail. Answers its JCI.
     pub fn publish(
@@ -65,13 +49,7 @@ impl Engine {
         self.pages.settle();
         let jci = head.clock.published().next();
         let parts = prepared.packer.parts();
-        // announced before its slots are taken: a flush leader that finds them taken waits for the commit
-        head.pending_pos.store(u64::MAX, R);
-        head.pending_parts.store(parts as u64, R);
-        head.pending_jci.store(jci.0, Ordering::Release);
-        let position = self.take_slots(parts as u64);
-        head.pending_pos.store(position, R);
-
+        let position = head.ring.begin(jci, parts as u64, self.mapped());
         let retire = self.write_record(jci, position, &mut prepared.packer);
         if let Region::Pmem(pmem) = &self.region {
             // from here on the commit is durable: stores in place may follow, in any order
@@ -93,18 +71,18 @@ impl Engine {
         if prepared.shrinks {
             head.shrunk.store(jci.0, R);
         }
-        head.published_pos.store(position + parts as u64, Ordering::Release);
-        slots.get(slot).set_pin(jci);
-        slots.get(slot).words[COMMITTED].store(jci.0, R);
-        if gate {
-            head.clock.open_gate_at(jci, slots.get(slot));
-        } else {
-            head.clock.publish(jci);
-            if at_once {
-                head.clock.set_visible(jci);
+        head.ring.publish(position + parts as u64, || {
+            slots.get(slot).set_pin(jci);
+            slots.get(slot).words[COMMITTED].store(jci.0, R);
+            if gate {
+                head.clock.open_gate_at(jci, slots.get(slot));
+            } else {
+                head.clock.publish(jci);
+                if at_once {
+                    head.clock.set_visible(jci);
+                }
             }
-        }
-        head.pending_jci.store(0, Ordering::Release);
+        });
         count(&head.counters.commits, 1);
         change.done();
         jci
@@ -137,7 +115,7 @@ impl Engine {
                 Region::Disk(_) => self.shared.segment.copy_in(self.mirror_at(at), part),
             }
         }
-        let used = position - head.ring_tail.load(R);
+        let used = position - head.ring.tail.load(R);
         // twice a lap: what is retired now is attested by the next header, and its slots are free then
         let due = used > self.layout.ring_slots / 4 && head.cold_dirty.load(R) == 0;
         self.mapped() && due && {
@@ -151,7 +129,7 @@ impl Engine {
     fn retired_by_fence(&self, retire: bool, position: u64) {
         let head = self.shared.head();
         head.attested.store(head.retired.load(R), R);
-        head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
+        head.ring.tail.store(head.retired_pos.load(R), Ordering::Release);
         self.pages.after_fence();
         if retire {
             head.retired_up_to(head.clock.published(), position);
@@ -174,7 +152,7 @@ impl Engine {
     /// Under the writer lock, after its holder `dead` died: brings the lists in order, finishes or drops the commit in progress.
     pub fn repair(&self, dead: SlotNo) -> Result<()> {
         let head = self.shared.head();
-        let jci = Jci(head.pending_jci.load(Ordering::Acquire));
+        let jci = Jci(head.ring.pending.load(Ordering::Acquire));
         let pending = jci > head.clock.published();
         let record = if pending { self.pending_record(jci) } else { None };
         let mut keep = HashSet::new();
@@ -194,7 +172,7 @@ impl Engine {
             None if pending => self.drop_pending(jci)?,
             None => {}
         }
-        head.pending_jci.store(0, Ordering::Release);
+        head.ring.pending.store(0, Ordering::Release);
         if self.mapped() {
             // what is published had its fence; its owner may have died before it said so, when nothing is pending any more
             let published = head.clock.published();
@@ -202,7 +180,7 @@ impl Engine {
             head.clock.set_visible(published);
         }
         // nobody has slots that are not published: what the dead one took is finished or a hole
-        head.published_pos.fetch_max(head.ring_head.load(Ordering::Acquire), Ordering::AcqRel);
+        head.ring.published.fetch_max(head.ring.head.load(Ordering::Acquire), Ordering::AcqRel);
         if head.clock.gate_owner().is_some() {
             head.clock.open_gate_of_the_dead();
         }
@@ -212,7 +190,7 @@ impl Engine {
     /// The bodies of the pending commit, if its record is whole.
     fn pending_record(&self, jci: Jci) -> Option<Vec<Vec<u8>>> {
         let head = self.shared.head();
-        let (position, parts) = (head.pending_pos.load(R), head.pending_parts.load(R));
+        let (position, parts) = (head.ring.pending_at.load(R), head.ring.pending_parts.load(R));
         if position == u64::MAX {
             return None;
         }
@@ -231,7 +209,7 @@ impl Engine {
         if let Region::Pmem(pmem) = &self.region {
             // its owner may have died before its fence
             for (i, part) in parts.iter().enumerate() {
-                let at = self.layout.slot_at(head.pending_pos.load(R) + i as u64);
+                let at = self.layout.slot_at(head.ring.pending_at.load(R) + i as u64);
                 pmem.flush(Site::FinishRecord, at, (HEADER + part.len()) as u64);
             }
             pmem.fence(Site::FinishFence);
@@ -264,9 +242,9 @@ impl Engine {
         }
         // it may have; to say so of one that did not only makes what an earlier one cut off wait for more readers
         head.shrunk.store(jci.0, R);
-        // the order of `publish`: a flush leader that sees the commit sees where it ends
-        let end = head.pending_pos.load(R) + parts.len() as u64;
-        head.published_pos.fetch_max(end, Ordering::AcqRel);
+        // the order of `Ring::publish`
+        let end = head.ring.pending_at.load(R) + parts.len() as u64;
+        head.ring.published.fetch_max(end, Ordering::AcqRel);
         head.clock.publish(jci);
         Ok(())
     }
@@ -278,7 +256,7 @@ impl Engine {
             let detail = format!("commit {jci} was stored in place, and its record is damaged");
             return Err(Error::corrupt(self.region.path(), "micro-journals", detail));
         }
-        let (position, parts) = (head.pending_pos.load(R), head.pending_parts.load(R));
+        let (position, parts) = (head.ring.pending_at.load(R), head.ring.pending_parts.load(R));
         if position == u64::MAX {
             return Ok(()); // it had written nothing
         }

@@ -327,8 +327,8 @@ impl Engine {
     /// Slots of the ring in use, for who has no lock: the tail first, as it never passes a head that was read later.
     pub fn ring_used(&self) -> u64 {
         let head = self.shared.head();
-        let tail = head.ring_tail.load(Ordering::Acquire);
-        head.ring_head.load(Ordering::Relaxed).saturating_sub(tail)
+        let tail = head.ring.tail.load(Ordering::Acquire);
+        head.ring.head.load(Ordering::Relaxed).saturating_sub(tail)
     }
 
     /// Copies a whole slot of the ring out.

@@ -2,16 +2,16 @@
 //! flush in one sequential write, syncs once, and all whose commits were in it go on. A dead leader is replaced by any
 //! waiter, who writes the same bytes at the same places again. Who does not wait for the device (P5) writes the log,
 //! too, beside a sync that is under way. One that lives and is stopped in the middle of it is waited for as long as
-//! that lasts: replaced, it would write its older bytes over newer ones when it goes on.
+//! that lasts: replaced, it would write its older bytes over newer ones when it goes on. The steps are those of
+//! [`shm::lead`] and [`shm::write_through`]; here is what they are taken with.
 
 use crate::base::sync::{Ordering, spin};
 use crate::base::{Jci, Result};
-use crate::commit::BLOCK_SLOTS;
 use crate::engine::{COMMITTED, Engine, Region};
 use crate::format::journal::SLOT;
 use crate::medium::{Disk, Site};
 use crate::shared::tally;
-use crate::shm::{Lock, SlotNo, now};
+use crate::shm::{self, BLOCK_SLOTS, Clock, Lock, Log, Ring, SlotNo, now};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -65,9 +65,12 @@ impl Engine {
             // Whoever has the lock next finds that it failed: that of what could not be written is not known what is there,
             // and a sync tried again may say that all is well (P18).
             let led = self.shared.check().and_then(|()| {
+                let lead = || {
+                    self.gather(head.clock.durable());
+                    shm::lead(&Writing { engine: self, slot, disk: disk.as_ref() }, after_death)
+                };
                 // after a death also if all of ours is durable: nobody else is told of it
-                let needless = done() && !after_death;
-                let led = if needless { Ok(None) } else { self.lead(slot, disk.as_ref(), after_death).map(Some) };
+                let led = if done() && !after_death { Ok(None) } else { lead().map(Some) };
                 led.map_err(|error| self.shared.fail(&error))
             });
             head.flush.unlock(slot);
@@ -86,17 +89,7 @@ impl Engine {
     /// what comes during one begins in the next block, and is written beside it.
     pub fn write_through(&self, slot: SlotNo) -> Result<()> {
         let Region::Disk(disk) = &self.region else { return Ok(()) };
-        let head = self.shared.head();
-        let end = head.published_pos.load(Ordering::Acquire);
-        if !self.lock_log(slot, || head.written_pos.load(Ordering::Acquire) >= end)? {
-            return Ok(());
-        }
-        // what others have published meanwhile, too
-        let end = head.published_pos.load(Ordering::Acquire);
-        let written = self.write_log(disk.as_ref(), head.written_pos.load(Ordering::Acquire), end, end);
-        let written = written.map_err(|error| self.shared.fail(&error));
-        head.log.unlock(slot);
-        written
+        shm::write_through(&Writing { engine: self, slot, disk: disk.as_ref() })
     }
 
     /// Takes the lock under which the log file is written, unless it is `needless` to: true if it is taken. Nobody has it for
@@ -127,56 +120,6 @@ impl Engine {
                 std::thread::sleep(PAUSE);
             }
         }
-    }
-
-    /// Writes the blocks of the log that have slots of `[from, end)`, whereupon everything below `then` is written. Under the lock
-    /// of the log file.
-    fn write_log(&self, disk: &dyn Disk, from: u64, end: u64, then: u64) -> Result<()> {
-        self.write_zeros(disk, end)?;
-        self.write_slots(disk, from / BLOCK_SLOTS * BLOCK_SLOTS, end)?;
-        self.shared.head().written_pos.fetch_max(then, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// Writes and syncs everything published. Under the flush lock, perhaps `after_death` of who had it. Answers the number of
-    /// the batch.
-    fn lead(&self, slot: SlotNo, disk: &dyn Disk, after_death: bool) -> Result<u64> {
-        let head = self.shared.head();
-        let durable = head.clock.durable();
-        self.gather(durable);
-        let end = self.cut();
-        self.await_published(slot, end)?;
-        let jci = head.clock.published();
-        // what is published by now may end beyond the cut, if its slots were taken after it: then it is not in this batch
-        let jci = if head.published_pos.load(Ordering::Acquire) > end { self.newest_before(end) } else { jci };
-        let batch = head.batches.begin(jci);
-        self.closed(jci.0.saturating_sub(durable.0));
-        let boundary = end.next_multiple_of(BLOCK_SLOTS);
-        self.lock_log(slot, || false)?;
-        // what a dead leader has written may be what it failed to sync: the page cache takes it for clean (P18)
-        let written = if after_death { 0 } else { head.written_pos.load(Ordering::Acquire) };
-        let from = written.max(head.flushed_pos.load(Ordering::Acquire));
-        // others go on behind the boundary while this is synced: a block that has records of the batch is left alone
-        let written = self.write_log(disk, from, end, boundary);
-        if let Err(error) = &written {
-            self.shared.fail(error); // before another writes
-        }
-        head.log.unlock(slot);
-        written?;
-        let began = now();
-        disk.sync(Site::Batch)?;
-        let took = head.batches.took.load(Ordering::Relaxed);
-        let this = now().saturating_sub(began);
-        head.batches.took.store(took - took / 8 + this / 8, Ordering::Relaxed);
-        tally(&head.counters.syncs, 1);
-        tally(&head.counters.batches, 1);
-        head.flushed_pos.store(boundary, Ordering::Release);
-        head.batches.before.store(durable.0, Ordering::Relaxed);
-        // visible first: who waits for `durable` pins what is visible next, and finds what it waited for; and a writer that
-        // goes on when its commit is durable drops the pin that kept it readable until it is visible (P10)
-        head.clock.set_visible(jci);
-        head.clock.set_durable(jci);
-        Ok(batch)
     }
 
     /// Waits for those whose commits the last batch made durable, as they are likely to commit again at once: a batch that
@@ -227,53 +170,9 @@ impl Engine {
         batches.began.store(at, Ordering::Relaxed);
     }
 
-    /// Ends the batch at a block boundary, so that no block with acknowledged records is written again. Answers its end.
-    fn cut(&self) -> u64 {
-        let head = &self.shared.head().ring_head;
-        let mut at = head.load(Ordering::Acquire);
-        loop {
-            let end = at.next_multiple_of(BLOCK_SLOTS);
-            match head.compare_exchange_weak(at, end, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return at,
-                Err(now) => at = now,
-            }
-        }
-    }
-
-    /// Waits for the commit that took slots below `end`: a few stores away, unless its owner is dead, or stopped.
-    fn await_published(&self, slot: SlotNo, end: u64) -> Result<()> {
-        let head = self.shared.head();
-        let mut turns = 0u32;
-        loop {
-            if head.published_pos.load(Ordering::Acquire) >= end || head.pending_jci.load(Ordering::Acquire) == 0 {
-                return Ok(());
-            }
-            if turns < TURNS {
-                spin();
-                turns += 1;
-                continue;
-            }
-            std::thread::sleep(PAUSE);
-            if self.hold(slot)? {
-                head.writer.release(self.shared.slots(), slot);
-            }
-            self.shared.check()?;
-        }
-    }
-
-    /// The newest commit whose slots end at or below `end`: everything before it is published.
-    fn newest_before(&self, end: u64) -> Jci {
-        let mut bytes = [0u8; SLOT];
-        let floor = self.shared.head().flushed_pos.load(Ordering::Acquire);
-        (floor..end)
-            .filter_map(|at| self.part_at(at, &mut bytes).filter(|h| h.part + 1 == h.parts))
-            .map(|h| h.jci)
-            .fold(self.shared.head().clock.durable(), Jci::max) // a hole holds an older lap's
-    }
-
-    /// Writes the blocks that have slots of `[from, end)`. What is behind `end` in the last of them may be a record that is being
-    /// copied there: it is zeros in the file. Were its writer to die, what the file had of it could be taken for a part of the
-    /// next commit of that number.
+    /// Writes the blocks that have slots of `[from, end)`; `from` is the first of one. What is behind `end` in the last of them
+    /// may be a record that is being copied there: it is zeros in the file. Were its writer to die, what the file had of it
+    /// could be taken for a part of the next commit of that number.
     fn write_slots(&self, disk: &dyn Disk, from: u64, end: u64) -> Result<()> {
         let (mut at, to) = (from, end.next_multiple_of(BLOCK_SLOTS));
         let mut buffer = Vec::new();
@@ -300,7 +199,7 @@ impl Engine {
         }
         let head = self.shared.head();
         let (present, all) = (head.ring_present.load(Ordering::Relaxed), self.layout.ring_slots);
-        let needed = all.min(head.ring_head.load(Ordering::Acquire) + need); // all of it, from the second lap on
+        let needed = all.min(head.ring.head.load(Ordering::Acquire) + need); // all of it, from the second lap on
         if needed <= present {
             return Ok(());
         }
@@ -324,6 +223,75 @@ impl Engine {
         disk.write_at(self.layout.slot_at(done), &vec![0; n as usize * SLOT])?;
         tally(&head.counters.log_bytes_written, n * SLOT as u64);
         head.zeroed.store(done + n, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The log of a database, as one connection writes it.
+struct Writing<'a> {
+    engine: &'a Engine,
+    slot: SlotNo,
+    disk: &'a dyn Disk,
+}
+
+impl Log for Writing<'_> {
+    fn ring(&self) -> &Ring {
+        &self.engine.shared.head().ring
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.engine.shared.head().clock
+    }
+
+    fn ends_at(&self, at: u64) -> Option<Jci> {
+        let part = self.engine.part_at(at, &mut [0u8; SLOT]);
+        part.filter(|h| h.part + 1 == h.parts).map(|h| h.jci)
+    }
+
+    /// A few stores away, unless its owner is dead, or stopped.
+    fn wait(&self, turn: u32) -> Result<()> {
+        if turn < TURNS {
+            spin();
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+        let shared = &self.engine.shared;
+        if self.engine.hold(self.slot)? {
+            shared.head().writer.release(shared.slots(), self.slot);
+        }
+        shared.check()
+    }
+
+    fn lock(&self, needless: impl Fn() -> bool) -> Result<bool> {
+        self.engine.lock_log(self.slot, needless)
+    }
+
+    fn unlock(&self) {
+        self.engine.shared.head().log.unlock(self.slot);
+    }
+
+    fn write(&self, from: u64, end: u64) -> Result<()> {
+        let written = self.engine.write_zeros(self.disk, end);
+        let written = written.and_then(|()| self.engine.write_slots(self.disk, from, end));
+        written.map_err(|error| self.engine.shared.fail(&error))
+    }
+
+    fn begin(&self, jci: Jci) -> u64 {
+        let head = self.engine.shared.head();
+        self.engine.closed(jci.0.saturating_sub(head.clock.durable().0));
+        head.batches.begin(jci)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let head = self.engine.shared.head();
+        let began = now();
+        self.disk.sync(Site::Batch)?;
+        let took = head.batches.took.load(Ordering::Relaxed);
+        let this = now().saturating_sub(began);
+        head.batches.took.store(took - took / 8 + this / 8, Ordering::Relaxed);
+        tally(&head.counters.syncs, 1);
+        tally(&head.counters.batches, 1);
+        head.batches.before.store(head.clock.durable().0, Ordering::Relaxed);
         Ok(())
     }
 }

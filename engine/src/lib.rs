@@ -47,8 +47,9 @@ mod writeset;
 /// What the models share with the product beside [`shm`].
 #[cfg(loom)]
 pub mod models {
+    pub use crate::pages::chain::{self, Chain};
     pub use crate::pages::pins::Pins;
-    pub use crate::pages::virt::Block;
+    pub use crate::pages::virt::{Block, Virt};
 }
 
 pub use assemble::{Parts, keep_unmarked, mapping_len, region_len};

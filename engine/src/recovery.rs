@@ -14,7 +14,6 @@
 use crate::base::checksum::seed;
 use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE, PENDING_BYTE};
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
-use crate::commit::BLOCK_SLOTS;
 use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
 use crate::format::journal::{Change, HEADER, Header, SLOT, blocks_named, groups};
@@ -24,6 +23,7 @@ use crate::format::superblock::Superblock;
 use crate::medium::{BaseFile, Disk, Pmem, Site};
 use crate::pages::Pages;
 use crate::shared::MAX_COLD;
+use crate::shm::BLOCK_SLOTS;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The log as found: bodies of the commits to redo, in order, and the low-water mark.

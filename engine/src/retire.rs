@@ -6,7 +6,6 @@
 
 use crate::base::sync::Ordering;
 use crate::base::{Error, Jci, PageNo, Result, VirtNo};
-use crate::commit::BLOCK_SLOTS;
 use crate::engine::{Engine, PROCESS, Region, cut_short};
 use crate::format::journal::{HEADER, SLOT, groups};
 use crate::format::mark;
@@ -14,7 +13,7 @@ use crate::medium::{BaseFile, Site};
 use crate::pages::heads;
 use crate::pages::virt::{Place, Virt};
 use crate::shared::{count, tally};
-use crate::shm::{Grace, Lock, PinAt, Slot, SlotNo};
+use crate::shm::{BLOCK_SLOTS, Grace, Lock, PinAt, Slot, SlotNo};
 use crate::writeset::PageMap;
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -54,7 +53,7 @@ impl Engine {
             });
         }
         let head = self.shared.head();
-        let room = || self.layout.ring_slots - (head.ring_head.load(R) - head.ring_tail.load(Ordering::Acquire));
+        let room = || self.layout.ring_slots - (head.ring.head.load(R) - head.ring.tail.load(Ordering::Acquire));
         if room() >= need {
             return self.back_ring(need);
         }
@@ -108,10 +107,10 @@ impl Engine {
                 tally(&head.counters.lines_flushed, lines);
                 tally(&head.counters.fences, 1);
                 let retired = head.clock.published();
-                head.retired_up_to(retired, head.ring_head.load(R));
+                head.retired_up_to(retired, head.ring.head.load(R));
                 self.update_superblock(|s| s.low_water = retired)?;
                 head.attested.store(retired.0, R);
-                head.ring_tail.store(head.retired_pos.load(R), Ordering::Release);
+                head.ring.tail.store(head.retired_pos.load(R), Ordering::Release);
                 tally(&head.counters.retirements, 1);
                 if cold_dirty {
                     head.cold_dirty.store(0, R);
@@ -235,12 +234,12 @@ impl Engine {
             }
         }
         if let (Some(end), Region::Disk(_)) = (end, &self.region)
-            && end > head.ring_tail.load(R)
+            && end > head.ring.tail.load(R)
         {
             head.retired_up_to(pin, end);
             self.update_superblock(|s| s.low_water = pin)?;
             head.attested.store(pin.0, Ordering::Release);
-            head.ring_tail.store(end, Ordering::Release);
+            head.ring.tail.store(end, Ordering::Release);
             tally(&head.counters.retirements, 1);
         }
         Ok(true)
@@ -272,8 +271,8 @@ impl Engine {
     fn logged_pages(&self, pin: Jci) -> Result<(BTreeSet<PageNo>, Option<u64>)> {
         let head = self.shared.head();
         let (mut pages, mut bytes) = (BTreeSet::new(), [0u8; SLOT]);
-        let (tail, floor) = (head.ring_tail.load(Ordering::Acquire), head.retired.load(R));
-        let published = head.published_pos.load(Ordering::Acquire);
+        let (tail, floor) = (head.ring.tail.load(Ordering::Acquire), head.retired.load(R));
+        let published = head.ring.published.load(Ordering::Acquire);
         let (mut end, page_size) = (tail, self.pages.geo().arena.size());
         for at in tail..published {
             let Some(header) = self.part_at(at, &mut bytes).filter(|h| h.jci.0 > floor) else { continue };

@@ -10,7 +10,7 @@ use crate::base::{Error, Jci, Result};
 use crate::format::journal::SLOT;
 use crate::format::layout::Layout;
 use crate::shm::{
-    Batches, Clock, OwnedLock, Segment, Shape, Shared as InMapping, Slots, SlotsHeader, WriterLock, shape,
+    Batches, Clock, OwnedLock, Ring, Segment, Shape, Shared as InMapping, Slots, SlotsHeader, WriterLock, shape,
 };
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
@@ -73,17 +73,12 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 ///
 /// | words | who changes them; what a stale read costs |
 /// | --- | --- |
-/// | `clock`, `writer`, `batches`, `flush`, `log`, `retire`, `slots`, `counters` | as their own types say |
+/// | `clock`, `writer`, `batches`, `flush`, `log`, `retire`, `ring`, `slots`, `counters` | as their own types say |
 /// | `incarnation` | who builds the mapping, before anybody else has it: never stale |
 /// | `page_size` | holder of the writer lock, until the first commit settles it. Stale: a database that looks empty a moment longer, as it is to any reader from before that commit |
 /// | `failed` | anyone, once, 0 to 1. Stale: a call that goes on; a flush looks again under its lock (P18) |
-/// | `ring_head` | holder of the writer lock; on `file` also the flush leader, hence by compare-and-swap. Stale: the swap fails |
-/// | `published_pos` | holder of the writer lock, only up. Stale: a leader waits a turn longer, less is retired |
-/// | `pending_*` | holder of the writer lock. Stale `pending_jci`: a leader waits a turn longer; a stale 0 is excluded, as it is set before the slots are taken that make the leader look |
-/// | `flushed_pos` | the flush leader, who alone reads it |
 /// | `zeroed` | holder of the log lock, who alone reads it |
-/// | `written_pos` | holder of the log lock, only up. Stale: a waiter looks again, under that lock |
-/// | `retired`, `retired_pos`, `attested`, `ring_tail` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later, a ring that looks fuller than it is |
+/// | `retired`, `retired_pos`, `attested` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later |
 /// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
 /// | `superblock_sequence` | who changes the superblock, under the lock that this takes, when it is durable; read by nobody else |
 /// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `ring_present`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
@@ -102,20 +97,14 @@ pub struct Header {
     /// Writing of the log file: for as long as a write takes, never while one syncs (`file`).
     pub log: OwnedLock,
     pub retire: OwnedLock,
+    /// The records: how far they are taken, published, written, flushed.
+    pub ring: Ring,
     pub slots: SlotsHeader,
     pub incarnation: AtomicU64,
     pub page_size: AtomicU64,
     pub failed: AtomicU32,
     /// Counts the fillings of `grace`.
     pub grace_epoch: AtomicU32,
-    pub ring_head: AtomicU64,
-    pub ring_tail: AtomicU64,
-    /// End of the newest published commit in the ring.
-    pub published_pos: AtomicU64,
-    /// Everything below is in the file, synced (`file`).
-    pub flushed_pos: AtomicU64,
-    /// Everything below is in the file, perhaps not synced (`file`).
-    pub written_pos: AtomicU64,
     /// Slots below this have storage in the mapping (`file`).
     pub ring_present: AtomicU64,
     /// Slots below this were really written once (`file`).
@@ -126,12 +115,8 @@ pub struct Header {
     pub retired: AtomicU64,
     /// ...and its slots end here.
     pub retired_pos: AtomicU64,
-    /// The low-water mark that a durable header or superblock attests: slots below `ring_tail` are free.
+    /// The low-water mark that a durable header or superblock attests: slots below the ring's `tail` are free.
     pub attested: AtomicU64,
-    /// The commit being made: 0, or its JCI, slot position and parts, so that a taker over can finish it.
-    pub pending_jci: AtomicU64,
-    pub pending_pos: AtomicU64,
-    pub pending_parts: AtomicU64,
     /// Last JCI that shrank the database, or may have.
     pub shrunk: AtomicU64,
     pub blocks_present: AtomicU32,
@@ -169,12 +154,11 @@ pub struct Header {
 #[allow(unsafe_code)]
 unsafe impl InMapping for Header {
     const SHAPE: &'static Shape = shape!(Header, 1408:
-        0 clock, 384 writer, 512 batches, 640 flush, 704 log, 768 retire, 832 slots, 896 incarnation, page_size, failed,
-        grace_epoch, ring_head, ring_tail, published_pos, flushed_pos, written_pos, ring_present, zeroed, retire_steps,
-        retired, retired_pos, attested, pending_jci, pending_pos, pending_parts, shrunk, blocks_present, free_blocks,
-        sweep_hand, touched, virts_present, free_virt, free_virts, cold_present, cold_free, cold_hand, cold_dirty,
-        heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared, superblock_sequence, wishes,
-        counters
+        0 clock, 384 writer, 512 batches, 640 flush, 704 log, 768 retire, 832 ring, 896 slots, 960 incarnation,
+        page_size, failed, grace_epoch, ring_present, zeroed, retire_steps, retired, retired_pos, attested, shrunk,
+        blocks_present, free_blocks, sweep_hand, touched, virts_present, free_virt, free_virts, cold_present,
+        cold_free, cold_hand, cold_dirty, heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared,
+        superblock_sequence, wishes, counters
     );
 }
 // SAFETY: as above.

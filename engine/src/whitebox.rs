@@ -4,7 +4,6 @@
 use crate::assemble::{Parts, format_region, mapping_len, new_superblock, region_len};
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, MediumKind, PageNo, RegionId, Result};
-use crate::commit::BLOCK_SLOTS;
 use crate::engine::{COMMITTED, Engine, Region};
 use crate::flush::FIRST_SLOTS;
 use crate::format::entry::Entry;
@@ -12,7 +11,7 @@ use crate::format::{mark, superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, Site};
 use crate::pages::virt::Place;
 use crate::recovery::believed;
-use crate::shm::{Liveness, Segment};
+use crate::shm::{BLOCK_SLOTS, Liveness, Segment};
 use crate::store::{Durability, Session, Store};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -131,8 +130,8 @@ fn a_hole_at_the_end_of_the_log_is_freed() {
     let (_dir, store, _session) = store();
     let engine = store.engine();
     let half = engine.layout.ring_slots / 2;
-    let end = head(engine).ring_head.fetch_add(half, R) + half;
-    head(engine).published_pos.store(end, R);
+    let end = head(engine).ring.head.fetch_add(half, R) + half;
+    head(engine).ring.published.store(end, R);
     let base = engine.base.open().expect("the base");
     engine.reserve_ring((half - 2 * BLOCK_SLOTS) as usize, base.as_ref()).expect("room");
 }
@@ -166,10 +165,10 @@ fn a_commit_stores_where_the_ring_has_memory() {
     let (_dir, store, mut session) = store();
     let (engine, mut steps) = (store.engine(), Vec::new());
     let all = engine.layout.ring_slots;
-    while head(engine).ring_head.load(R) < 2 * all {
+    while head(engine).ring.head.load(R) < 2 * all {
         let how = if steps.len() == 1 { Durability::Full } else { Durability::Process };
         commit(&mut session, how, &[2], 2);
-        let (taken, present) = (head(engine).ring_head.load(R), head(engine).ring_present.load(R));
+        let (taken, present) = (head(engine).ring.head.load(R), head(engine).ring_present.load(R));
         assert!(taken.min(all) <= present && present <= all, "{taken} of {all} slots, {present} have memory");
         steps.push(present);
     }
@@ -233,9 +232,9 @@ fn p17_a_page_has_one_place_when_a_reader_was_met_at_a_dead_writers_gate() {
     // as before the commit's last step
     let dead = slots.used().find(|(_, slot)| slot.words[COMMITTED].load(R) == jci.0).expect("its slot").0;
     clock.init(Jci(jci.0 - 1));
-    head(engine).pending_pos.store(head(engine).ring_head.load(R) - 1, R);
-    head(engine).pending_parts.store(1, R);
-    head(engine).pending_jci.store(jci.0, R);
+    head(engine).ring.pending_at.store(head(engine).ring.head.load(R) - 1, R);
+    head(engine).ring.pending_parts.store(1, R);
+    head(engine).ring.pending.store(jci.0, R);
     clock.close_gate(slots.holder(dead));
     let reader = slots.get(slots.claim(engine.live.own(), &engine.live).expect("a slot"));
     reader.set_pin(clock.visible());

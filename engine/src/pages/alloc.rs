@@ -5,7 +5,6 @@
 //! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
 //! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
 
-use super::pins::Pins;
 use super::virt::{Block, ENTRY_CHANGED, Place, Virt};
 use super::{Pages, heads};
 use crate::base::bytes::prefetch;
@@ -346,8 +345,7 @@ impl Pages {
         Some(v)
     }
 
-    /// Gives back a virtblock that was just unlinked; `until` is what superseded it, `quiet` says that no reader can be on
-    /// its way through it (no pin is older than what superseded it).
+    /// Gives back a virtblock that was just unlinked: see [`Chain::discard`].
     pub fn discard(&self, v: VirtNo, until: Jci, quiet: bool) {
         let virt = self.virt(v);
         let head = self.shared.head();
@@ -513,27 +511,6 @@ impl Pages {
             }
         }
         freed
-    }
-
-    /// Takes every version out of a chain that no pin sees: between `newer` and the end. `visible` is among the pins where
-    /// it must be. Answers how many are left behind `newer`.
-    pub fn prune(&self, newer: VirtNo, pins: &Pins) -> usize {
-        let (mut left, mut newer) = (0, newer);
-        loop {
-            let upper = self.virt(newer).birth();
-            let at = self.virt(newer).older();
-            if at == VirtNo::NONE {
-                return left;
-            }
-            let virt = self.virt(at);
-            if pins.within(virt.birth(), upper) {
-                left += 1;
-                newer = at;
-                continue;
-            }
-            self.virt(newer).older.store(virt.older().0, Ordering::Release);
-            self.discard(at, upper, !pins.below(upper));
-        }
     }
 
     /// Rebuilds every list after the death of a lock holder, from what is reachable. What is not, somebody may still be

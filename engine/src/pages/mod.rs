@@ -5,6 +5,7 @@
 pub mod alloc;
 pub mod arena;
 mod audit;
+pub mod chain;
 mod cold;
 pub mod heads;
 pub mod pins;
@@ -22,6 +23,8 @@ use crate::medium::{Disk, Pmem, Site};
 use crate::shared::{Header, MAX_VIRTS, Places, Shared};
 use crate::shm::{Grace, Shared as InMapping, Slot};
 use arena::{Arena, Memory};
+use chain::Chain;
+use pins::Pins;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use virt::{Block, Place, Virt};
@@ -68,6 +71,16 @@ pub struct Pages {
     grace: Mutex<(u32, Option<Grace>)>,
     /// When the fast tier last could not grow for lack of room, as this process found; 0 if never.
     no_room: AtomicU64,
+}
+
+impl Chain for Pages {
+    fn virt(&self, v: VirtNo) -> &Virt {
+        self.virt(v)
+    }
+
+    fn discard(&self, v: VirtNo, until: Jci, quiet: bool) {
+        self.discard(v, until, quiet);
+    }
 }
 
 impl Pages {
@@ -146,6 +159,11 @@ impl Pages {
         self.shared.element(self.shared.places.virts, u64::from(v.0), MAX_VIRTS)
     }
 
+    /// Takes every version behind `newer` out of its chain that no pin sees. Answers how many are left there.
+    pub fn prune(&self, newer: VirtNo, pins: &Pins) -> usize {
+        chain::prune(self, newer, pins)
+    }
+
     /// What stands beside a block.
     #[must_use]
     pub fn block(&self, b: BlockNo) -> &Block {
@@ -155,18 +173,11 @@ impl Pages {
     /// The version of `page` that a reader pinned at `pin` sees; `None` is the home.
     #[must_use]
     pub fn version(&self, page: PageNo, pin: Jci) -> Option<&Virt> {
-        let (mut at, guess) = heads::find(&self.shared, page)?;
+        let (at, guess) = heads::find(&self.shared, page)?;
         // both are nearly always far away in memory, and needed next
         prefetch(self.virt(at));
         self.geo().arena.prefetch(guess);
-        while at != VirtNo::NONE {
-            let virt = self.virt(at);
-            if virt.birth() <= pin {
-                return Some(virt);
-            }
-            at = virt.older();
-        }
-        None
+        chain::seen(self, at, pin)
     }
 
     /// The newest version.

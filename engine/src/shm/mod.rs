@@ -1,4 +1,4 @@
-//! The shared mapping: segment, liveness, reader slots, gate, writer queue, batches.
+//! The shared mapping: segment, liveness, reader slots, gate, writer queue, ring, batches.
 //!
 //! What is here holds for several processes that may each be killed between any two stores. Three rules keep it so:
 //!
@@ -8,8 +8,8 @@
 //!    ([`Liveness`]), never of the mapping.
 //! 3. Time decides who is served and when to look again, never who is right: a wrong clock costs fairness only.
 //!
-//! The engine lays out the mapping's header itself and places [`Clock`], [`WriterLock`], [`OwnedLock`] and
-//! [`SlotsHeader`] by offset ([`Segment::at`]).
+//! The engine lays out the mapping's header itself and places [`Clock`], [`Ring`], [`WriterLock`],
+//! [`OwnedLock`] and [`SlotsHeader`] by offset ([`Segment::at`]).
 
 mod batch;
 mod clock;
@@ -24,6 +24,7 @@ mod liveness;
 mod ofd;
 mod owned_lock;
 mod queue;
+mod ring;
 mod scan;
 #[allow(unsafe_code)]
 mod segment;
@@ -43,6 +44,7 @@ pub use grace::Grace;
 pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness, anyone_attached};
 pub use owned_lock::{Lock, OwnedLock};
 pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
+pub use ring::{BLOCK_SLOTS, Log, Ring, lead, write_through};
 pub use segment::{Segment, Shared};
 pub(crate) use shape::shape;
 pub use shape::{Shape, shape_of};
