@@ -345,7 +345,7 @@ impl Pages {
         Some(v)
     }
 
-    /// Gives back a virtblock that was just unlinked: see [`Chain::discard`].
+    /// Gives back a virtblock that was just unlinked: see [`Chain::discard`](super::chain::Chain::discard).
     pub fn discard(&self, v: VirtNo, until: Jci, quiet: bool) {
         let virt = self.virt(v);
         let head = self.shared.head();
