@@ -287,9 +287,12 @@ impl Engine {
             if self.hold(slot)? {
                 return Ok(true);
             }
-            // The holder first: one that is not found any more has counted its turn.
+            // The holder first: one that is not found any more, or not as a maintainer, has counted its turn, perhaps before
+            // we looked at the count; and has given the lock back.
             let maintains = |no| slots.get(no).words[MAINTAINS].load(Ordering::Relaxed) != 0;
-            let met = head.writer.holder().is_some_and(maintains) || head.maintained.load(Ordering::Relaxed) != turns;
+            let met = head.writer.holder().is_some_and(maintains)
+                || head.writer.is_free()
+                || head.maintained.load(Ordering::Relaxed) != turns;
             let waited = began.get_or_insert_with(Instant::now).elapsed();
             if !met || waited > MAINTENANCE {
                 return Ok(false);

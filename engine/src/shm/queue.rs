@@ -252,6 +252,11 @@ impl WriterLock {
         }
     }
 
+    /// True if nobody has it, nor is it kept for anybody.
+    pub fn is_free(&self) -> bool {
+        self.load().state() == State::Free
+    }
+
     /// True if the lock is kept for `me`, which has yet to take it.
     pub fn granted_to(&self, slots: &Slots, me: SlotNo) -> bool {
         self.load().state() == State::Granted(slots.holder(me))
