@@ -19,7 +19,7 @@ struct World {
     durable: AtomicU64,
 }
 
-/// As `Engine::settle` does it.
+/// As `Engine::flush` does it.
 fn commit(w: &World) {
     let jci = w.published.fetch_add(1, Ordering::AcqRel) + 1;
     loop {
