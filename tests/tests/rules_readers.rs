@@ -122,25 +122,31 @@ fn on_disk(wrap: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> impl FnOnce(Reg
     }
 }
 
-#[test]
-fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
-    // Failure: nobody pins the middle one of three commits when the third is applied, it is pruned, and becomes visible. As
-    // long as its writer waits for the flush, that one pins it; so the writer dies.
-    let rig = Rig::new(MediumKind::File);
-    let processes = Processes::new(&rig).unwrap();
+/// A process whose flushes wait at the gate, and another that died: of page 2, commit 1 is durable, and commit 2, of the dead,
+/// published.
+fn with_one_dead() -> (Processes, Arc<Gate>, Arc<Store>) {
+    let processes = Processes::new(&Rig::new(MediumKind::File)).unwrap();
     let gate = Arc::new(Gate::default());
-    let its = gate.clone();
-    let first = processes.start(1, on_disk(|disk| gated_disk(disk, &its))).unwrap();
+    let living = processes.start(1, on_disk(|disk| gated_disk(disk, &gate))).unwrap();
     let second = processes.start(2, on_disk(deadly_disk)).unwrap();
-    let _open = Open(gate.clone());
-    let [mut a, mut reader] = [(); 2].map(|()| first.session().unwrap());
     let mut dying = second.session().unwrap();
     gate.permit(1);
-    commit(&mut a, 2, [2], 1, Full).unwrap();
+    commit(&mut living.session().unwrap(), 2, [2], 1, Full).unwrap();
     let died = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut dying, 2, [2], 2, Full)));
     assert!(died.is_err(), "it led the flush of commit 2");
     dying.end_read(); // as is done for the dead
     processes.kill(2);
+    std::mem::forget((dying, second)); // the dead do not clean up
+    (processes, gate, living)
+}
+
+#[test]
+fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
+    // Failure: nobody pins the middle one of three commits when the third is applied, it is pruned, and becomes visible. As
+    // long as its writer waits for the flush, that one pins it; so the writer dies.
+    let (_processes, gate, first) = with_one_dead();
+    let _open = Open(gate.clone());
+    let [mut a, mut reader] = [(); 2].map(|()| first.session().unwrap());
     // somebody else flushes commit 2, and while he does, commit 3 supersedes it
     let its = first.clone();
     let flushes = std::thread::spawn(move || its.checkpoint().map(|_| ()).unwrap());
@@ -156,7 +162,6 @@ fn p10_a_version_superseded_before_it_was_visible_stays_readable() {
     flushes.join().unwrap();
     last.join().unwrap();
     assert_eq!(sees(&mut reader, 2), Some(3));
-    std::mem::forget((dying, second)); // the dead do not clean up
 }
 
 #[test]
@@ -164,21 +169,9 @@ fn p10_a_connection_never_goes_back_and_waits_for_no_flush() {
     // Failure: who was granted the lock saw the newest commit, which is not visible yet; it gives the lock back, and
     // its next read is of an older commit, or waits for a flush whose leader is stopped. Or what it saw was superseded
     // since: nobody pinned it, and it was pruned. Its writer would, as long as it waits; so that one is dead.
-    let rig = Rig::new(MediumKind::File);
-    let processes = Processes::new(&rig).unwrap();
-    let gate = Arc::new(Gate::default());
-    let its = gate.clone();
-    let first = processes.start(1, on_disk(|disk| gated_disk(disk, &its))).unwrap();
-    let second = processes.start(2, on_disk(deadly_disk)).unwrap();
+    let (_processes, gate, first) = with_one_dead();
     let _open = Open(gate.clone());
     let [mut a, mut b, mut other] = [(); 3].map(|()| first.session().unwrap());
-    let mut dying = second.session().unwrap();
-    gate.permit(1);
-    commit(&mut a, 2, [2], 1, Full).unwrap();
-    let died = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut dying, 2, [2], 2, Full)));
-    assert!(died.is_err(), "it led the flush of commit 2");
-    dying.end_read(); // as is done for the dead
-    processes.kill(2);
     until_granted(|| b.begin_write().inspect_err(|_| b.end_read())).unwrap();
     assert_eq!(byte(&mut b, 2).unwrap(), Some(2), "with the lock");
     b.end_write();
@@ -196,7 +189,6 @@ fn p10_a_connection_never_goes_back_and_waits_for_no_flush() {
     gate.permit(9);
     writes.join().unwrap();
     assert_eq!(sees(&mut reads.join().unwrap(), 2), Some(3));
-    std::mem::forget((dying, second)); // the dead do not clean up
 }
 
 #[test]
