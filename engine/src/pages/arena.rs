@@ -71,8 +71,10 @@ impl Arena {
 
     /// Advice: blocks just allocated will be read at random. May take milliseconds.
     pub fn prefer_huge(&self, first: u32, n: u32) {
-        if let Memory::Inside(pmem) = &self.memory {
-            pmem.prefer_huge(self.offset(BlockNo(first), 0), u64::from(n) * u64::from(self.size));
+        let (off, len) = (self.offset(BlockNo(first), 0), u64::from(n) * u64::from(self.size));
+        match &self.memory {
+            Memory::Inside(pmem) => pmem.prefer_huge(off, len),
+            Memory::Frames(segment) => segment.prefer_huge(off, len),
         }
     }
 
