@@ -43,7 +43,9 @@ pub(super) const GIVEN_UP: u64 = 1000 * MS;
 /// | 8      | `granted_at` | who grants, before granting. Stale: a grant that expires too late or too early |
 /// | 16     | `left_at`    | who leaves the lock free on purpose. Stale: a waiter comes too early |
 /// | 24     | `waiters`    | 1: waiters set it; 0: who is about to scan for them. By swap only: a plain 1 over a 1 would hide the first one's waiter. Stale 1: a scan in vain |
+/// | 28     | `skip_watches` | waiters. A lost race: one watches more or less |
 /// | 64     | `tickets`    | waiters, by adding 1 |
+/// | 72     | `watched_until` | the waiter that watches, by compare-and-swap: until when. Stale: none watches, for that long |
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct WriterLock {
@@ -51,16 +53,18 @@ pub struct WriterLock {
     pub(super) granted_at: AtomicU64,
     pub(super) left_at: AtomicU64,
     pub(super) waiters: AtomicU32,
-    _pad0: [AtomicU32; 9],
+    pub(super) skip_watches: AtomicU32,
+    _pad0: [AtomicU32; 8],
     pub(super) tickets: AtomicU64,
-    _pad1: [AtomicU64; 7],
+    pub(super) watched_until: AtomicU64,
+    _pad1: [AtomicU64; 6],
 }
 
 // SAFETY: repr(C), atomics only.
 #[allow(unsafe_code)]
 unsafe impl Shared for WriterLock {
     const SHAPE: &'static Shape = shape!(WriterLock, 128:
-        0 word, 8 granted_at, 16 left_at, 24 waiters, 28 _pad0, 64 tickets, 72 _pad1
+        0 word, 8 granted_at, 16 left_at, 24 waiters, 28 skip_watches, 32 _pad0, 64 tickets, 72 watched_until, 80 _pad1
     );
 }
 
@@ -95,8 +99,10 @@ impl WriterLock {
             granted_at: AtomicU64::new(0),
             left_at: AtomicU64::new(0),
             waiters: AtomicU32::new(0),
+            skip_watches: AtomicU32::new(0),
             _pad0: std::array::from_fn(|_| AtomicU32::new(0)),
             tickets: AtomicU64::new(0),
+            watched_until: AtomicU64::new(0),
             _pad1: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
