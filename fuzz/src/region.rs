@@ -109,9 +109,10 @@ pub fn forged(data: &[u8]) -> Reached {
     let mut feed = Feed(data);
     let mut left = histories()[usize::from(feed.byte() % 2)].left.clone();
     let mut slots = Vec::new();
+    let incarnation = left.superblock().map_or(Incarnation(0), |s| s.incarnation);
     for _ in 0..8 {
         if feed.more() {
-            forge(&mut left, &mut feed, &mut slots);
+            forge(&mut left, incarnation, &mut feed, &mut slots);
         }
     }
     if let Some(superblock) = left.superblock() {
@@ -156,11 +157,11 @@ fn slot_of(left: &mut Left, slot: u64) -> Option<&mut [u8]> {
     left.region.get_mut(at..at + SLOT)
 }
 
-/// One change; notes the slots that are to be sealed.
-fn forge(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>) {
+/// One change, of what was left by `incarnation`; notes the slots that are to be sealed.
+fn forge(left: &mut Left, incarnation: Incarnation, feed: &mut Feed<'_>, slots: &mut Vec<u64>) {
     let used = 40; // slots of the ring that a history uses, about
     match feed.byte() % 13 {
-        0 | 1 => superblock(left, feed),
+        0 | 1 => superblock(left, incarnation, feed),
         2 | 3 => {
             let slot = feed.below(used);
             let (field, value) = (feed.below(6) as usize, feed.number().to_le_bytes());
@@ -247,8 +248,8 @@ fn commit_of_its_own(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>)
     slots.push(slot);
 }
 
-/// Changes a field of one copy of the superblock or of both.
-fn superblock(left: &mut Left, feed: &mut Feed<'_>) {
+/// Changes a field of one copy of the superblock or of both, which `incarnation` left.
+fn superblock(left: &mut Left, incarnation: Incarnation, feed: &mut Feed<'_>) {
     const FIELDS: [(usize, usize); 14] = [
         (12, 4),
         (16, 8),
@@ -269,7 +270,7 @@ fn superblock(left: &mut Left, feed: &mut Feed<'_>) {
     let (copies, mut value) = (feed.byte(), feed.number());
     if at == 40 {
         // what was written under an incarnation holds again when it comes again: they only grow
-        value = value.max(left.superblock().map_or(0, |s| s.incarnation.0));
+        value = value.max(incarnation.0);
     }
     let value = value.to_le_bytes();
     for (n, copy) in left.region.chunks_exact_mut(SIZE).take(2).enumerate() {
