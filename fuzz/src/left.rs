@@ -39,6 +39,11 @@ pub struct Content {
 }
 
 impl Content {
+    /// Whether it begins as SQLite's files do.
+    pub fn is_sqlite(&self) -> bool {
+        self.bytes.starts_with(mark::SQLITE)
+    }
+
     /// Whether a stock file holds the same, but for the change counter, which a clean close moves.
     pub fn is_in(&self, file: &[u8]) -> bool {
         let mut moved = self.bytes.clone();

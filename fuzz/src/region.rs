@@ -129,6 +129,9 @@ pub fn forged(data: &[u8]) -> Reached {
         return Reached::Read;
     }
     assert_eq!(Some(redone_to(&left)), promised, "inspection told something else");
+    if !first.is_sqlite() {
+        return Reached::Read; // a commit that SQLite never makes: nobody takes the base for a database any more
+    }
     let again = left.content().expect("what was recovered once is recovered again");
     assert!(first == again, "the second recovery finds something else");
     live_on(&mut left)
