@@ -40,6 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code only, and takes minutes there")]
     fn a_flipped_bit_is_noticed() {
         for jci in [1, 2, 77, 1 << 20, (1 << 48) - 1].map(Jci) {
             let word = encode(9, jci);

@@ -103,6 +103,7 @@ mod tests {
     use crate::base::limits::{MAX_REGION, MIN_REGION};
 
     #[test]
+    #[cfg_attr(miri, ignore = "safe code only, and takes minutes there")]
     fn a_new_region_is_long_enough_for_every_page_size() {
         // Failure: of a good database the first commit, or the next open, says that its region was cut.
         let whole_mib = (1..=8 << 10).map(|mib| mib << 20);
