@@ -63,6 +63,7 @@ impl Engine {
 
         // more pages keep arriving readers out for longer: only where none can arrive, bar a connection that is just opened
         let gate = at_once && (prepared.pages <= GATE_PAGES || slots.used().nth(2).is_none());
+        prepared.pins.make_room(slots);
         if gate {
             head.clock.close_gate(slots.holder(slot));
         }

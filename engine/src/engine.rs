@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest wait for maintenance under the writer lock.
-const MAINTENANCE: Duration = Duration::from_millis(100);
+pub const MAINTENANCE: Duration = Duration::from_millis(100);
 
 /// Which of a slot's words holds the last commit of its connection.
 pub const COMMITTED: usize = 0;
@@ -422,7 +422,9 @@ impl Engine {
         let durable = head.superblock_sequence.load(Ordering::Relaxed);
         next.sequence += if next.sequence.abs_diff(durable).is_multiple_of(2) { 1 } else { 2 };
         // what became of this copy is not known then: the next attempt would be on the other, which is good
+        head.unsettled.fetch_add(1, Ordering::AcqRel);
         self.region.write_superblocks(&[&next]).map_err(|error| self.shared.fail(&error))?;
+        head.unsettled.fetch_sub(1, Ordering::AcqRel);
         head.superblock_sequence.store(next.sequence, Ordering::Relaxed);
         let counters = &head.counters;
         tally(if self.mapped() { &counters.fences } else { &counters.syncs }, 1);

@@ -64,15 +64,21 @@ impl Engine {
             };
             // Whoever has the lock next finds that it failed: that of what could not be written is not known what is there,
             // and a sync tried again may say that all is well (P18).
-            let led = self.shared.check().and_then(|()| {
-                let lead = || {
+            let log = Writing { engine: self, slot, disk: disk.as_ref() };
+            let lead = || {
+                if after_death || head.unsettled.load(Ordering::Acquire) > 0 {
+                    shm::doubt(&log)?;
+                }
+                if done() {
+                    return Ok(None);
+                }
+                // those to come wait for the lock that whoever writes homes has
+                if slot != self.maintainer && head.writer.holder() != Some(slot) {
                     self.gather(head.clock.durable());
-                    shm::lead(&Writing { engine: self, slot, disk: disk.as_ref() }, after_death)
-                };
-                // after a death also if all of ours is durable: nobody else is told of it
-                let led = if done() && !after_death { Ok(None) } else { lead().map(Some) };
-                led.map_err(|error| self.shared.fail(&error))
-            });
+                }
+                shm::lead(&log).map(Some)
+            };
+            let led = self.shared.check().and_then(|()| lead().map_err(|error| self.shared.fail(&error)));
             head.flush.unlock(slot);
             match led {
                 Ok(Some(batch)) => head.batches.through(batch),

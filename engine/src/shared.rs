@@ -85,6 +85,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
 /// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |
 /// | `maintained` | holder of the writer lock. Stale: `SQLITE_BUSY` a moment too early |
+/// | `unsettled` | who changes the superblock, by adding: a death leaves it above 0 for good. Stale: excluded, the death that matters was told by the kernel. Above 0 for nothing: a leader writes more |
 /// | `wishes` | who attaches; bits that are only ever set. Read by the last who leaves, when all others are gone: never stale |
 #[repr(C)]
 #[allow(missing_docs)]
@@ -147,6 +148,8 @@ pub struct Header {
     pub superblock_sequence: AtomicU64,
     /// What those who attached wish about the last close, in bits that are only ever set (`attach`).
     pub wishes: AtomicU32,
+    /// Syncs of the superblock in the log's file that have begun and not succeeded (`file`).
+    pub unsettled: AtomicU32,
     pub counters: Counters,
 }
 
@@ -158,7 +161,7 @@ unsafe impl InMapping for Header {
         page_size, failed, grace_epoch, ring_present, zeroed, retire_steps, retired, retired_pos, attested, shrunk,
         blocks_present, free_blocks, sweep_hand, touched, virts_present, free_virt, free_virts, cold_present,
         cold_free, cold_hand, cold_dirty, heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared,
-        superblock_sequence, wishes, counters
+        superblock_sequence, wishes, unsettled, counters
     );
 }
 // SAFETY: as above.

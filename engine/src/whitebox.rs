@@ -4,18 +4,20 @@
 use crate::assemble::{Parts, format_region, mapping_len, new_superblock, region_len};
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, MediumKind, PageNo, RegionId, Result};
-use crate::engine::{COMMITTED, Engine, Region};
+use crate::engine::{COMMITTED, Engine, MAINTENANCE, Region};
 use crate::flush::FIRST_SLOTS;
 use crate::format::entry::Entry;
 use crate::format::{mark, superblock};
 use crate::medium::{BaseFile, BaseOpener, Disk, FileDisk, Mapped, Site};
 use crate::pages::virt::Place;
 use crate::recovery::believed;
-use crate::shm::{BLOCK_SLOTS, Liveness, Segment};
+use crate::shm::{AttachmentNo, BLOCK_SLOTS, Liveness, Lock, Segment};
 use crate::store::{Durability, Session, Store};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use tempfile::TempDir;
 
 const R: Ordering = Ordering::Relaxed;
@@ -95,10 +97,16 @@ fn parts(dir: &Path, name: &str, kind: MediumKind) -> Parts {
     }
 }
 
-/// A store on `file` with three pages of 512 bytes, in one commit.
-pub fn store() -> (TempDir, Arc<Store>, Session) {
+/// An empty base file in a directory of its own.
+fn empty_base() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     FileDisk::create(&dir.path().join("base")).expect("a new file");
+    dir
+}
+
+/// A store on `file` with three pages of 512 bytes, in one commit.
+pub fn store() -> (TempDir, Arc<Store>, Session) {
+    let dir = empty_base();
     let store = Store::assemble(parts(dir.path(), "region", MediumKind::File)).expect("an empty store");
     let mut session = store.session().expect("a slot");
     commit(&mut session, Durability::Full, &[2, 3], 1);
@@ -214,8 +222,7 @@ fn p16_a_home_keeps_its_bytes_when_the_version_to_be_written_is_there_already() 
 fn p17_a_page_has_one_place_when_a_reader_was_met_at_a_dead_writers_gate() {
     // Failure: a commit in place says that a block is its page's place from now on, and dies. Who finishes it meets a reader
     // that has pinned and not looked at the gate yet, and copies the page: two blocks, of one age, claim to be its place.
-    let dir = tempfile::tempdir().expect("a directory");
-    FileDisk::create(&dir.path().join("base")).expect("a new file");
+    let dir = empty_base();
     let of_region = |name| Store::assemble(parts(dir.path(), name, MediumKind::Ram)).expect("a store");
     let stock = of_region("one");
     commit(&mut stock.session().expect("a slot"), Durability::Full, &[2, 3], 1);
@@ -252,8 +259,7 @@ fn p17_a_page_has_one_place_when_a_reader_was_met_at_a_dead_writers_gate() {
 #[test]
 fn p17_two_places_of_one_age_are_not_chosen_between() {
     // Failure: recovery believes one of the two, and the other may be the one that has the commit.
-    let dir = tempfile::tempdir().expect("a directory");
-    FileDisk::create(&dir.path().join("base")).expect("a new file");
+    let dir = empty_base();
     let store = Store::assemble(parts(dir.path(), "region", MediumKind::Ram)).expect("a store");
     commit(&mut store.session().expect("a slot"), Durability::Full, &[2, 3], 1);
     let pages = &store.engine().pages;
@@ -267,4 +273,83 @@ fn p17_two_places_of_one_age_are_not_chosen_between() {
     assert_eq!(said.get(&PageNo(9)), Some(&(BlockNo(12), Jci(5))));
     say(13, 8);
     assert!(believed(pages, Jci(7)).expect("one that is too young").get(&PageNo(9)) == Some(&(BlockNo(12), Jci(5))));
+}
+
+#[test]
+fn p18_what_a_dead_leader_wrote_is_doubted_by_who_need_not_lead() {
+    // Failure: a waiter finds that the leader of the next batch is dead, and that its own commit became durable meanwhile. It
+    // leaves, nobody else is told of the death, and what the dead one failed to sync is taken for written.
+    let dir = empty_base();
+    let told = Arc::new(OnceLock::<Arc<Store>>::new());
+    let its = told.clone();
+    let becomes_durable = move |_: AttachmentNo| {
+        if let Some(store) = its.get() {
+            let clock = &head(store.engine()).clock;
+            clock.set_durable(clock.published());
+        }
+        false
+    };
+    let mut parts = parts(dir.path(), "region", MediumKind::File);
+    parts.liveness = Liveness::solo_as(AttachmentNo(1), Arc::new(becomes_durable));
+    let store = Store::assemble(parts).expect("an empty store");
+    let (engine, mut session) = (store.engine(), store.session().expect("a slot"));
+    commit(&mut session, Durability::Full, &[2, 3], 1);
+    commit(&mut session, Durability::Process, &[2], 2);
+    let (slots, ring) = (engine.shared.slots(), &head(engine).ring);
+    assert!(ring.written.load(R) > ring.flushed.load(R), "below full it is written, and not synced");
+    let dead = slots.claim(AttachmentNo(2), &engine.live).expect("a slot");
+    assert_eq!(head(engine).flush.try_lock(slots, dead, &engine.live), Lock::Locked);
+    let waits = slots.claim(engine.live.own(), &engine.live).expect("a slot");
+    assert!(told.set(store.clone()).is_ok(), "from now on");
+    engine.flush(waits, engine.shared.published()).expect("nothing to write");
+    assert_eq!(head(engine).flush.holder(), None);
+    assert_eq!(ring.written.load(R), ring.flushed.load(R));
+}
+
+#[test]
+fn nobody_is_refused_for_maintenance_that_ends_as_he_looks() {
+    // Failure: a writer finds the lock held, and when it looks by whom, maintenance has given it back: the only writer there
+    // is told that another one writes.
+    let (_dir, store, mut session) = store();
+    let engine = store.engine();
+    let upkeep = engine.shared.slots().claim(engine.live.own(), &engine.live).expect("a slot");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                engine.maintain(upkeep, || ());
+            }
+        });
+        let refused = (0..300_000).find_map(|n| {
+            let began = Instant::now();
+            let begun = session.begin_write();
+            session.end_write();
+            session.end_read();
+            // one that was stopped while it held the lock is not waited for, for ever
+            begun.err().filter(|_| began.elapsed() < MAINTENANCE).map(|error| (n, error))
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(refused.is_none(), "{refused:?}");
+    });
+}
+
+#[test]
+fn p2_no_commit_allocates_behind_the_gate() {
+    // Failure: the first commit in place that meets so many readers lets the list of their pins grow behind the closed gate, and
+    // all readers wait for what another thread does with the heap.
+    let (_dir, store, _session) = store();
+    let (engine, mut pins) = (store.engine(), crate::pages::pins::Pins::default());
+    let slots = engine.shared.slots();
+    let open = |n: usize| {
+        for _ in 0..n {
+            let slot = slots.claim(engine.live.own(), &engine.live).expect("a slot");
+            slots.get(slot).set_pin(Jci(1));
+        }
+    };
+    open(100);
+    pins.make_room(slots);
+    let room = pins.room();
+    open(40); // as connections are opened meanwhile
+    pins.gather(slots, None, Some(Jci(1)));
+    assert!(pins.room() == room && room > 140, "{room} before, {} then", pins.room());
 }

@@ -176,7 +176,7 @@ impl World {
     }
 
     fn lead(&self, seen: &Seen) {
-        lead(&Writing { w: self, end: Cell::new(0), seen }, false).expect("nothing to fail");
+        lead(&Writing { w: self, end: Cell::new(0), seen }).expect("nothing to fail");
         let known = self.known.lock().expect("no panic");
         for jci in 1..=self.clock.durable().0 {
             assert!(has(&known.synced, &known.commits, jci), "commit {jci} is not durable");

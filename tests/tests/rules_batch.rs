@@ -317,6 +317,51 @@ fn p18_what_a_dead_leader_wrote_is_written_again() {
 }
 
 #[test]
+fn p18_what_a_retirer_failed_to_sync_before_it_died_is_written_again() {
+    // Failure: a retirer's sync of the superblock, in the file of the log, fails, which takes for clean what commits below full
+    // have written there, and it dies before it can say so. The next leader finds that written, and syncs nothing.
+    let rig = Rig::new(MediumKind::File);
+    let processes = Processes::new(&rig).unwrap();
+    let second = Arc::new(Mutex::new(None));
+    let (its, world, (tell, told)) = (second.clone(), rig.world.clone(), mpsc::channel::<()>());
+    let first = processes.start(1, |region| {
+        let Region::Disk(disk) = region else { unreachable!("it is a file") };
+        let inner = disk.clone();
+        Region::Disk(hooked::disk(disk, move |op| {
+            let beside = (op == Op::Sync(Site::SuperblockSync)).then(|| its.lock().unwrap().take()).flatten();
+            if let Some(mut s) = beside {
+                // after what the retirement has flushed, and not for good; a block of the log and more
+                (0..6).for_each(|_| commit(&mut s, 4, [3], 3, Process).unwrap());
+                world.fail(Some(Fault { after: 0, errno: 5, times: 1 }));
+                assert!(inner.sync(Site::SuperblockSync).is_err());
+                world.fail(None);
+                world.ended();
+                *its.lock().unwrap() = Some(s);
+                tell.send(()).unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+            Ok(())
+        }))
+    });
+    let (first, survivor) = (first.unwrap(), processes.start(2, |region| region).unwrap());
+    let mut s = first.session().unwrap();
+    for _ in 0..40 {
+        commit(&mut s, 4, 2..=4, 2, Full).unwrap();
+    }
+    *second.lock().unwrap() = Some(survivor.session().unwrap());
+    std::thread::spawn(move || first.keep_once());
+    told.recv().unwrap();
+    processes.kill(1);
+    let mut s = second.lock().unwrap().take().unwrap();
+    commit(&mut s, 4, [4], 4, Full).unwrap();
+    let after = rig.crash(Policy::Oldest).open().unwrap();
+    let mut s = after.session().unwrap();
+    assert_eq!([2, 3, 4].map(|page| byte(&mut s, page).unwrap()), [Some(2), Some(3), Some(4)]);
+}
+
+#[test]
 fn p18_a_recovered_log_is_zeroed_before_it_is_used_again() {
     // Failure: the records of the time before recovery stay where the new ones do not reach, or zeros are written over new ones.
     let mut rig = Rig::new(MediumKind::File);

@@ -5,6 +5,9 @@ use crate::base::Jci;
 use crate::base::sync::{Ordering, fence};
 use crate::shm::{SlotNo, Slots};
 
+/// So many connections may be opened while a commit is made.
+const NEWCOMERS: usize = 64;
+
 /// What readers look at, gathered once per commit.
 #[derive(Default, Debug)]
 pub struct Pins {
@@ -16,6 +19,19 @@ pub struct Pins {
 }
 
 impl Pins {
+    /// Makes room for the pins of all connections, and of those that come meanwhile: behind the gate nothing is allocated, lest
+    /// readers wait for what another thread does with the heap.
+    pub fn make_room(&mut self, slots: &Slots) {
+        self.pins.clear();
+        self.pins.reserve(slots.high_water() as usize + NEWCOMERS);
+    }
+
+    /// For so many there is room.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        self.pins.capacity()
+    }
+
     /// Gathers the pins of all slots, and `visible` unless it moves with the commit, behind the gate. `except` is the slot
     /// whose pin moves with the commit, too.
     pub fn gather(&mut self, slots: &Slots, except: Option<SlotNo>, visible: Option<Jci>) {

@@ -44,7 +44,7 @@ pub use grace::Grace;
 pub use liveness::{AttachLock, AttachmentNo, LOCK_BASE, Liveness, anyone_attached};
 pub use owned_lock::{Lock, OwnedLock};
 pub use queue::{GRANT_EXPIRES, Hold, WriterLock};
-pub use ring::{BLOCK_SLOTS, Log, Ring, lead, write_through};
+pub use ring::{BLOCK_SLOTS, Log, Ring, doubt, lead, write_through};
 pub use segment::{Segment, Shared};
 pub(crate) use shape::shape;
 pub use shape::{Shape, shape_of};

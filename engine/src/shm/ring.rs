@@ -34,7 +34,7 @@ pub const BLOCK_SLOTS: u64 = 4096 / SLOT as u64;
 /// | 8      | `tail`          | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a ring that looks fuller than it is |
 /// | 16     | `published`     | holder of the writer lock, only up. Stale: a leader waits a turn longer, less is retired |
 /// | 24     | `flushed`       | the flush leader, who alone reads it |
-/// | 32     | `written`       | holder of the log lock, only up. Stale: a waiter looks again, under that lock |
+/// | 32     | `written`       | holder of the log lock, only up but for [`doubt`]. Stale: a waiter looks again, under that lock |
 /// | 40     | `pending`       | holder of the writer lock. Stale: a leader waits a turn longer; a stale 0 is excluded, as it is set before the slots are taken that make the leader look |
 /// | 48, 56 | `pending_*`     | holder of the writer lock, who alone reads them |
 #[repr(C, align(64))]
@@ -216,12 +216,24 @@ pub fn write_through(log: &impl Log) -> Result<()> {
     written
 }
 
-/// Writes and syncs everything published. Under the flush lock, perhaps `after_death` of who had it. Answers the number
-/// of the batch.
+/// Takes nothing for written that was not synced: it may be what one that is dead now failed to sync, which the page cache takes
+/// for clean (P18). Under the flush lock, before anything else that is done under it.
 ///
 /// # Errors
 /// Those of `log`.
-pub fn lead(log: &impl Log, after_death: bool) -> Result<u64> {
+pub fn doubt(log: &impl Log) -> Result<()> {
+    log.lock(|| false)?;
+    let ring = log.ring();
+    ring.written.store(ring.flushed.load(Ordering::Acquire), Ordering::Release);
+    log.unlock();
+    Ok(())
+}
+
+/// Writes and syncs everything published. Under the flush lock. Answers the number of the batch.
+///
+/// # Errors
+/// Those of `log`.
+pub fn lead(log: &impl Log) -> Result<u64> {
     let ring = log.ring();
     let end = ring.cut();
     let mut turn = 0;
@@ -233,9 +245,7 @@ pub fn lead(log: &impl Log, after_death: bool) -> Result<u64> {
     let batch = log.begin(jci);
     let boundary = end.next_multiple_of(BLOCK_SLOTS);
     log.lock(|| false)?;
-    // what a dead leader has written may be what it failed to sync: the page cache takes it for clean (P18)
-    let written = if after_death { 0 } else { ring.written.load(Ordering::Acquire) };
-    let from = written.max(ring.flushed.load(Ordering::Acquire));
+    let from = ring.written.load(Ordering::Acquire).max(ring.flushed.load(Ordering::Acquire));
     // others go on behind the boundary while this is synced: a block that has records of the batch is left alone
     let written = write(log, from, end, boundary);
     log.unlock();
