@@ -82,7 +82,8 @@ impl WriterLock {
                     continue;
                 }
             }
-            slot.sleep(woken, Duration::from_nanos(slice));
+            let watched_for = clock::now().saturating_sub(now);
+            slot.sleep(woken, Duration::from_nanos(slice.saturating_sub(watched_for)));
         };
         slot.asleep.store(AWAKE, Ordering::Release);
         let now = clock::now();
