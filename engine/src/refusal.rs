@@ -25,7 +25,8 @@ pub fn record(store: &Arc<Store>, slot: SlotNo) {
     with(|r| *r = Some((Arc::downgrade(store), slot, holder)));
 }
 
-/// Forgets it.
+/// Forgets it: a call of this thread was served, and a later sleep is none of the busy handler's. An unlock says nothing: SQLite
+/// unlocks before it calls that.
 pub fn forget() {
     with(|r| *r = None);
 }

@@ -33,8 +33,6 @@ pub struct Session {
     writing: bool,
     /// The engine's writer lock is ours.
     holding: bool,
-    /// A refusal was recorded, perhaps: its thread may have slept since.
-    refused: bool,
     /// Evictions when it became ours.
     evictions: u64,
     /// Pointers handed out under the lock, which nobody else knows of yet.
@@ -74,7 +72,6 @@ impl Session {
             pages: None,
             writing: false,
             holding: false,
-            refused: false,
             evictions: 0,
             lent: Vec::new(),
             last_commit: Jci::ZERO,
@@ -132,16 +129,8 @@ impl Session {
         self.pin = Some(pin);
         self.newest = pin;
         self.pages = None;
-        self.served();
+        refusal::forget();
         Ok(())
-    }
-
-    /// A call was served: a later sleep of this thread is none of a busy handler's for the refusal before it (P11). An
-    /// unlock says nothing: SQLite unlocks before it calls its busy handler.
-    fn served(&mut self) {
-        if std::mem::take(&mut self.refused) {
-            refusal::forget_slot(&self.store, self.slot);
-        }
     }
 
     /// xUnlock(NONE): drops the pin, and a write transaction if there is one.
@@ -197,7 +186,7 @@ impl Session {
         }
         self.evictions = engine.evictions();
         self.holding = true;
-        self.served();
+        refusal::forget();
         Ok(())
     }
 
@@ -208,7 +197,6 @@ impl Session {
         tally(&head.counters.refusals, 1);
         head.writer.note_refusal(engine.shared.slots(), self.slot);
         refusal::record(&self.store, self.slot);
-        self.refused = true;
         why
     }
 

@@ -319,8 +319,8 @@ pub fn sleep(time: Duration) -> Duration {
 }
 
 /// Clears the refusal that [`sleep`] would act on: `vfs` calls this when SQLite opens, deletes or looks for a file, which it
-/// never does between a refusal and the busy handler. A [`Session`] clears its own when it pins, gets the writer lock,
-/// commits or ends.
+/// never does between a refusal and the busy handler. A [`Session`] clears its thread's when it pins or gets the writer
+/// lock, and its own when it ends.
 pub fn forget_refusal() {
     refusal::forget();
 }

@@ -166,17 +166,16 @@ fn p11_maintenance_is_waited_for_however_many_come_for_it() {
 fn p11_a_refusal_is_forgotten_once_a_call_is_served() {
     // Failure: the thread's next sleep, whatever it is for, is taken for its busy handler's, and stands in the queue.
     let store = Rig::new(MediumKind::Dax).open().unwrap();
-    let [mut a, mut b] = [(); 2].map(|()| store.session().unwrap());
-    let queued = |busy: bool, a: &mut Session, b: &mut Session| {
+    let [mut a, mut b, mut c] = [(); 3].map(|()| store.session().unwrap());
+    let queued = |reads: Option<u8>, [a, b, c]: [&mut Session; 3]| {
         b.begin_write().unwrap();
         assert!(a.begin_write().is_err());
         a.end_read();
-        b.end_read();
-        if !busy {
-            a.begin_read().unwrap();
-            a.end_read();
+        if let Some(which) = reads {
+            let reader = if which == 0 { a } else { c };
+            reader.begin_read().unwrap();
+            reader.end_read();
         }
-        b.begin_write().unwrap();
         let queued = std::thread::scope(|scope| {
             let look = scope.spawn(|| {
                 (0..60).any(|_| {
@@ -190,8 +189,9 @@ fn p11_a_refusal_is_forgotten_once_a_call_is_served() {
         b.end_read();
         queued
     };
-    assert!(queued(true, &mut a, &mut b), "the sleep of a busy handler is a place in the queue");
-    assert!(!queued(false, &mut a, &mut b), "a sleep after a call that was served is none");
+    assert!(queued(None, [&mut a, &mut b, &mut c]), "the sleep of a busy handler is a place in the queue");
+    assert!(!queued(Some(0), [&mut a, &mut b, &mut c]), "a sleep after a call that was served is none");
+    assert!(!queued(Some(1), [&mut a, &mut b, &mut c]), "nor is one after a call of another connection");
 }
 
 #[test]

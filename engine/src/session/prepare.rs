@@ -244,7 +244,7 @@ impl Session {
             Durability::Process => engine.write_through(self.slot),
         }?;
         self.store.committed();
-        self.served();
+        crate::refusal::forget();
         Ok(())
     }
 }
