@@ -112,7 +112,7 @@ impl Superblock {
     /// Reads one copy.
     ///
     /// # Errors
-    /// What is wrong with it. A newer version is reported before its checksum is looked at.
+    /// What is wrong with it. A newer version is reported before its checksum is looked at, an older one when that holds.
     pub fn decode(b: &[u8]) -> Result<Superblock, FormatError> {
         if b.len() < SIZE {
             return Err(FormatError::Truncated);
@@ -120,11 +120,15 @@ impl Superblock {
         if &b[..8] != MAGIC {
             return Err(FormatError::Foreign);
         }
-        if get_u32(b, 8) > VERSION {
-            return Err(FormatError::Version(get_u32(b, 8)));
+        let version = get_u32(b, 8);
+        if version > VERSION {
+            return Err(FormatError::Version(version));
         }
-        if checksum(u64::from(VERSION), &b[..SUM_AT]) != get_u64(b, SUM_AT) {
+        if checksum(u64::from(version), &b[..SUM_AT]) != get_u64(b, SUM_AT) {
             return Err(FormatError::Checksum);
+        }
+        if version != VERSION {
+            return Err(FormatError::Version(version));
         }
         let medium = match b[64] {
             1 => MediumKind::Dax,
@@ -132,9 +136,6 @@ impl Superblock {
             3 => MediumKind::Ram,
             _ => return Err(FormatError::OutOfRange("the medium")),
         };
-        if get_u32(b, 8) != VERSION {
-            return Err(FormatError::OutOfRange("the format version"));
-        }
         if b[65] > 1 {
             return Err(FormatError::OutOfRange("the state"));
         }
@@ -178,7 +179,7 @@ impl Superblock {
     /// The copy that holds, of both as read (`SIZE` bytes each).
     ///
     /// # Errors
-    /// Why neither can be used; a newer version wins over every other reason.
+    /// Why neither can be used; another version wins over every other reason.
     pub fn choose(first: &[u8], second: &[u8]) -> Result<Superblock, FormatError> {
         match (Superblock::decode(first), Superblock::decode(second)) {
             (Ok(a), Ok(b)) => Ok(if a.sequence >= b.sequence { a } else { b }),
