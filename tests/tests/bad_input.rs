@@ -318,6 +318,7 @@ fn a_base_that_is_no_database_is_refused_and_left_alone() {
         let said = system.open(&path, 100).and_then(|db| db.execute_batch("CREATE TABLE t(x)"));
         let code = said.expect_err("a letter is no database").sqlite_error_code();
         assert_eq!(code, Some(ErrorCode::NotADatabase), "{system:?}");
+        log::told(&path, &["not a database"]).expect("in the log");
         assert_eq!(fs::read_to_string(&path).expect("reads"), text);
         assert_eq!(scratch.names(), ["letter.txt"]);
     }
