@@ -6,7 +6,7 @@ use nvlite_engine::Durability;
 /// What was seen of `PRAGMA synchronous` and of the commit in progress.
 #[derive(Default)]
 pub(super) struct Tracker {
-    /// NORMAL was asked for, by a pragma that SQLite has surely obeyed.
+    /// NORMAL was asked for outside a transaction, while the database could be read: else SQLite does not obey.
     normal: bool,
     /// xSync came since the last `SQLITE_FCNTL_SYNC`.
     synced: bool,
@@ -24,15 +24,21 @@ impl Tracker {
         SQLITE_OK
     }
 
-    /// `PRAGMA synchronous = value`, outside a transaction (inside one SQLite refuses it, but the VFS sees it).
+    /// `PRAGMA synchronous = value`, outside a transaction (inside one SQLite refuses it, but the VFS sees it); one that
+    /// [`lowers`] durability only if the database can be read.
     pub fn pragma(&mut self, value: &str) {
-        self.normal = level(value) == NORMAL;
+        self.normal = lowers(value);
     }
 
     /// How long `SQLITE_FCNTL_COMMIT_PHASETWO` waits. In doubt `Full`: a pragma that says OFF while xSync came is in doubt.
     pub fn durability(&self) -> Durability {
         if !self.synced || self.normal { Durability::Process } else { Durability::Full }
     }
+}
+
+/// Whether a pragma makes commits wait less. OFF does not by itself: if SQLite obeys, no xSync comes.
+pub(super) fn lowers(value: &str) -> bool {
+    level(value) == NORMAL
 }
 
 const OFF: u8 = 0;

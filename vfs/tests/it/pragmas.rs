@@ -130,3 +130,22 @@ fn p5_a_pragma_inside_a_transaction_changes_nothing() {
     assert_eq!(int(&db, "PRAGMA synchronous"), 2);
     assert!(flushes(&db) >= 40);
 }
+
+#[test]
+fn p5_a_pragma_that_cannot_read_the_schema_changes_nothing() {
+    // Failure: a program at FULL, whose wish for NORMAL was refused, loses acknowledged commits with the power.
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let stock = site.stock();
+    stock.execute_batch("CREATE TABLE t(x); BEGIN IMMEDIATE").unwrap();
+    // Opens without an answer of the engine's: it is attached when it is first used.
+    let db = site.open();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let refused = db.execute_batch("PRAGMA synchronous=NORMAL");
+    assert_eq!(fails(refused), rusqlite::ffi::SQLITE_BUSY);
+    stock.execute_batch("COMMIT").unwrap();
+    close(stock);
+    assert_eq!(int(&db, "PRAGMA synchronous"), 2);
+    assert!(flushes(&db) >= 40, "FULL");
+    db.execute_batch("PRAGMA synchronous=NORMAL").unwrap();
+    assert!(flushes(&db) < 20, "NORMAL");
+}
