@@ -148,7 +148,8 @@ impl Instance {
         unsafe { &*(*vfs).pAppData.cast::<Instance>() }
     }
 
-    /// True if a database of that name is ours to open. An explicit `vfs=nvlite` always is.
+    /// True if a database of that name is ours to open. `vfs=nvlite` in the URI always is; the name given to
+    /// `sqlite3_open_v2` does not reach xOpen, and cannot be told from the default.
     ///
     /// # Safety
     /// `name` is the pointer that xOpen received.

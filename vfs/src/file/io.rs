@@ -28,7 +28,7 @@ impl Conn {
     }
 
     /// The read at open, without a lock: SQLite takes page size and reserved bytes from it, and asks again under a lock. It
-    /// does not attach: that may have to wait, and nothing waits here.
+    /// attaches only where this process has the database already: else that may have to wait, and nothing waits here.
     fn read_unlocked(&mut self, into: &mut [u8]) -> Outcome<usize> {
         let mut header = match self.header.take() {
             Some(header) => header,
