@@ -185,11 +185,13 @@ impl Api {
         unsafe { put_text(room.cast(), text) }
     }
 
-    /// Writes to SQLite's error log.
+    /// Writes to SQLite's error log: a text that it would cut, in several lines.
     pub fn write_log(&self, code: c_int, text: &str) {
-        let text = to_c(text);
-        // SAFETY: the format takes one string, which is terminated.
-        unsafe { (self.log)(code, c"%s".as_ptr(), text.as_ptr()) }
+        for piece in crate::log::pieces(text) {
+            let piece = to_c(&piece);
+            // SAFETY: the format takes one string, which is terminated.
+            unsafe { (self.log)(code, c"%s".as_ptr(), piece.as_ptr()) }
+        }
     }
 
     /// The value of a URI parameter of the file name that SQLite gave to xOpen.

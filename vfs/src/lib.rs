@@ -50,6 +50,7 @@ mod vfs;
 
 pub use config::environment;
 pub use load::load;
+pub use log::GOES_ON as LOG_GOES_ON;
 pub use open::{Medium, OpenOptions, open, uri_path};
 
 /// Registers the VFS `nvlite` in the SQLite that is linked into this program, and its SQL functions on every connection

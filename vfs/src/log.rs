@@ -4,6 +4,7 @@
 
 use crate::instance;
 use crate::sys::SQLITE_WARNING;
+use std::borrow::Cow;
 use std::fmt::{Debug, Write};
 use std::sync::Once;
 use tracing::field::{Field, Visit};
@@ -19,6 +20,33 @@ pub fn forward() {
     static ONCE: Once = Once::new();
     // one that is there already is the program's, into which this is linked
     ONCE.call_once(|| _ = tracing::subscriber::set_global_default(Forward(to_all)));
+}
+
+/// What lines begin with that go on where the one before was full. Nothing is left out between the two.
+pub const GOES_ON: &str = "nvlite+ ";
+/// So many bytes of a line SQLite's error log keeps, at least: 210, with the end, before it was 700.
+const KEPT: usize = 200;
+
+/// A text for the error log in lines of which nothing is cut off, broken behind a space where there is one.
+pub fn pieces(text: &str) -> Vec<Cow<'_, str>> {
+    let (mut rest, mut pieces) = (text, Vec::new());
+    loop {
+        let room = if pieces.is_empty() { KEPT } else { KEPT - GOES_ON.len() };
+        let end = if rest.len() <= room { rest.len() } else { break_at(rest, room) };
+        let (piece, after) = rest.split_at(end);
+        pieces.push(if pieces.is_empty() { Cow::from(piece) } else { Cow::from(format!("{GOES_ON}{piece}")) });
+        rest = after;
+        if rest.is_empty() {
+            return pieces;
+        }
+    }
+}
+
+/// Where to break a text that has more than `room` bytes.
+fn break_at(text: &str, room: usize) -> usize {
+    let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    // a short first line would be worse than a word in two
+    text[..end].rfind(' ').map(|space| space + 1).filter(|at| *at > room / 2).unwrap_or(end)
 }
 
 fn to_all(text: &str) {
@@ -58,7 +86,7 @@ impl Subscriber for Forward {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event in words: SQLite cuts what is longer than some 200 bytes, so the message comes first.
+/// An event in words, the message first.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -79,6 +107,20 @@ impl Visit for Text {
 mod tests {
     use super::*;
     use std::sync::Mutex;
+
+    #[test]
+    fn no_cause_is_cut_off_behind_a_long_path() {
+        // Failure: of an error about a file deep in its directories the log has the directories only.
+        for path in ["directory/", "ä", "0123456789".repeat(30).as_str()].map(|name| name.repeat(40)) {
+            let text =
+                format!("nvlite: /{path}/app.db: its region is missing: {}", "is that directory mounted? ".repeat(9));
+            let pieces = pieces(&text);
+            assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() < 210), "{pieces:?}");
+            let rest: String = pieces[1..].iter().map(|piece| piece.strip_prefix(GOES_ON).expect("marked")).collect();
+            assert_eq!(format!("{}{rest}", pieces[0]), text);
+        }
+        assert_eq!(pieces("nvlite: short"), ["nvlite: short"]);
+    }
 
     #[test]
     fn warnings_of_ours_are_told_in_words() {

@@ -143,8 +143,12 @@ impl OpenOptions {
     /// Opens the database at `path`.
     ///
     /// # Errors
-    /// Those of SQLite; the reason stands in its error log.
+    /// Those of SQLite; the reason stands in its error log. `InvalidPath` for one with a zero byte, at which SQLite would cut it.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Connection> {
+        let names = self.region_dir.iter().map(PathBuf::as_path).chain([path.as_ref()]);
+        if let Some(cut) = names.into_iter().find(|name| name.as_os_str().as_bytes().contains(&0)) {
+            return Err(rusqlite::Error::InvalidPath(cut.to_owned()));
+        }
         crate::register()?;
         Connection::open_with_flags(self.uri(path.as_ref()), self.flags())
     }
@@ -181,10 +185,12 @@ impl OpenOptions {
     }
 }
 
-/// A path as it stands in a URI, behind `file:`, whatever the VFS.
+/// A path as it stands in a URI, behind `file:`, whatever the VFS. An absolute one behind an empty authority: of one that
+/// begins with two slashes SQLite would take the first name for that.
 #[must_use]
 pub fn uri_path(path: &Path) -> String {
-    escape(path.as_os_str().as_bytes())
+    let authority = if path.is_absolute() { "//" } else { "" };
+    format!("{authority}{}", escape(path.as_os_str().as_bytes()))
 }
 
 /// Percent-encodes all but what is plain in a URI's path.
@@ -210,7 +216,28 @@ mod tests {
         let options = OpenOptions::new().medium(Medium::Ram).region_dir("/a b");
         assert_eq!(
             options.uri(Path::new("/x/a?b%#.db")),
-            "file:/x/a%3Fb%25%23.db?vfs=nvlite&medium=ram&region_dir=/a%20b"
+            "file:///x/a%3Fb%25%23.db?vfs=nvlite&medium=ram&region_dir=/a%20b"
         );
+        assert_eq!(OpenOptions::new().uri(Path::new("a b.db")), "file:a%20b.db?vfs=nvlite");
+    }
+
+    #[test]
+    fn a_name_is_opened_whole_or_not_at_all() {
+        // Failure: of a name with two slashes in front the first part is taken for that of a machine, and one with a zero byte
+        // opens another file.
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.db");
+        let doubled = PathBuf::from(format!("/{}", path.display()));
+        let db = OpenOptions::new().open(&doubled).expect("opens");
+        db.execute_batch("CREATE TABLE t(a)").expect("creates");
+        drop(db);
+        assert!(path.exists());
+        for (options, path) in [
+            (OpenOptions::new(), dir.path().join("b\0.db")),
+            (OpenOptions::new().region_dir("b\0"), dir.path().join("b")),
+        ] {
+            assert!(matches!(options.open(path), Err(rusqlite::Error::InvalidPath(_))));
+        }
+        assert!(!dir.path().join("b").exists());
     }
 }

@@ -13,8 +13,11 @@ const OURS: &str = "nvlite: ";
 unsafe extern "C" fn keep(_: *mut c_void, _code: c_int, text: *const c_char) {
     // SAFETY: SQLite's message is terminated.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(reason) = text.strip_prefix(OURS) {
-        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_owned();
+        *last = reason.to_owned();
+    } else if let Some(more) = text.strip_prefix(nvlite_vfs::LOG_GOES_ON) {
+        *last += more;
     }
 }
 

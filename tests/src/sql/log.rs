@@ -4,13 +4,19 @@ use rusqlite::ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
+use std::thread::ThreadId;
 
-static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static SAID: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
 
 extern "C" fn hear(_: *mut c_void, code: c_int, text: *const c_char) {
     // SAFETY: SQLite passes a string that ends with a zero.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
-    SAID.lock().unwrap_or_else(PoisonError::into_inner).push(format!("({code}) {text}"));
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = std::thread::current().id();
+    match (text.strip_prefix(nvlite_vfs::LOG_GOES_ON), said.iter_mut().rfind(|(thread, _)| *thread == own)) {
+        (Some(more), Some((_, line))) => *line += more,
+        _ => said.push((own, format!("({code}) {text}"))),
+    }
 }
 
 /// Collects from here on. To be called before the process opens its first connection.
@@ -27,7 +33,7 @@ pub fn listen() {
 /// Lines so far that contain `text`.
 pub fn lines(text: &str) -> Vec<String> {
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    said.iter().filter(|line| line.contains(text)).cloned().collect()
+    said.iter().map(|(_, line)| line).filter(|line| line.contains(text)).cloned().collect()
 }
 
 /// That one line names a file whose path begins with `file` (so also its side files), and one of `causes`, in lower case.

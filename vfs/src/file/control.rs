@@ -75,6 +75,7 @@ impl Conn {
                     *slot::<c_int>(argument)? = c_int::from(self.session()?.external_reader());
                 }
                 VISIT => slot::<Visit<'_>>(argument)?(self),
+                SQLITE_FCNTL_FILESTAT if argument.is_null() => return Err(Failure::Code(SQLITE_MISUSE)),
                 SQLITE_FCNTL_FILESTAT => self.file_stat(argument.cast()),
                 _ => return Err(Failure::Code(SQLITE_NOTFOUND)),
             }

@@ -16,6 +16,9 @@ pub(crate) const OWN_JOURNAL_MODE: &str = "PERSIST";
 /// # Safety
 /// `argument` is the argument of `SQLITE_FCNTL_PRAGMA`.
 pub(super) unsafe fn answer(conn: &mut Conn, argument: *mut *mut c_char) -> Outcome {
+    if argument.is_null() {
+        return Err(Failure::Code(SQLITE_MISUSE));
+    }
     // SAFETY: three pointers, of which the second is terminated, the third null or terminated.
     let (name, value) = unsafe {
         let text = |p: *const c_char| (!p.is_null()).then(|| CStr::from_ptr(p).to_string_lossy().into_owned());
