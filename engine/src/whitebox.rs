@@ -82,8 +82,12 @@ impl Disk for Handle {
 
 /// What a store on `kind` is made of: `base` in `dir`, and new files beside it that are called `name`.
 fn parts(dir: &Path, name: &str, kind: MediumKind) -> Parts {
+    parts_of(dir, name, kind, BUDGET)
+}
+
+fn parts_of(dir: &Path, name: &str, kind: MediumKind, budget: u64) -> Parts {
     let region = dir.join(name);
-    let mapped = || Mapped::create(&region, region_len(BUDGET, kind), kind).expect("memory that is a file");
+    let mapped = || Mapped::create(&region, region_len(budget, kind), kind).expect("memory that is a file");
     Parts {
         region: match kind {
             MediumKind::File => Region::Disk(Arc::new(FileDisk::create(&region).expect("a new file"))),
@@ -91,9 +95,9 @@ fn parts(dir: &Path, name: &str, kind: MediumKind) -> Parts {
         },
         cold: Arc::new(FileDisk::create(&region.with_extension("cold")).expect("a new file")),
         base: Arc::new(Base(dir.join("base"))),
-        segment: Segment::private(mapping_len(BUDGET, kind)).expect("memory"),
+        segment: Segment::private(mapping_len(budget, kind)).expect("memory"),
         liveness: Liveness::solo(),
-        budget: BUDGET,
+        budget,
     }
 }
 
@@ -352,4 +356,46 @@ fn p2_no_commit_allocates_behind_the_gate() {
     open(40); // as connections are opened meanwhile
     pins.gather(slots, None, Some(Jci(1)));
     assert!(pins.room() == room && room > 140, "{room} before, {} then", pins.room());
+}
+
+/// KiB of the mapping of the file at `path` that lie on huge pages.
+fn on_huge_pages(path: &Path) -> u64 {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").expect("procfs");
+    let name = path.display().to_string();
+    let of_it = smaps.lines().skip_while(|line| !line.ends_with(&name));
+    let counted = of_it.filter_map(|line| line.strip_prefix("ShmemPmdMapped:")).next();
+    counted.and_then(|kib| kib.trim().strip_suffix(" kB")).map_or(0, |kib| kib.parse().expect("a number"))
+}
+
+#[test]
+fn blocks_on_file_lie_on_huge_pages() {
+    // Failure: what is looked up at random in blocks costs a walk of the page tables each time, as they are mapped in pages of
+    // 4 KiB, one by one.
+    const SIZE: usize = 4096;
+    let (dir, shm) = (empty_base(), tempfile::tempdir_in("/dev/shm").expect("a directory in memory"));
+    let control = Segment::create(&shm.path().join("control"), 8 << 20).expect("memory");
+    control.commit(0, 8 << 20).expect("room");
+    control.prefer_huge(0, 8 << 20);
+    if on_huge_pages(&shm.path().join("control")) == 0 {
+        return eprintln!("skipped: no huge pages in /dev/shm here");
+    }
+    let (pages, budget) = (2000, 32 << 20);
+    let stock = Store::assemble(parts_of(dir.path(), "one", MediumKind::File, budget)).expect("a store");
+    let mut s = stock.session().expect("a slot");
+    s.begin_write().expect("free");
+    s.write(0, &mark::empty(SIZE as u32)).expect("writes");
+    (1..pages).for_each(|page| s.write(page * SIZE as u64, &[1; SIZE]).expect("writes"));
+    s.prepare().expect("room");
+    s.commit(Durability::Full).expect("commits");
+    drop(s);
+    assert!(stock.finish().expect("all is home"));
+
+    let mapping = shm.path().join("mapping");
+    let segment = Segment::create(&mapping, mapping_len(budget, MediumKind::File)).expect("memory");
+    let made = Parts { segment, ..parts_of(dir.path(), "two", MediumKind::File, budget) };
+    let store = Store::assemble(made).expect("a store");
+    let mut s = store.session().expect("a slot");
+    (0..pages).for_each(|page| _ = s.read(page * SIZE as u64, &mut [0; SIZE]).expect("reads"));
+    let (huge, blocks) = (on_huge_pages(&mapping), u64::from(head(store.engine()).blocks_present.load(R)) * 4);
+    assert!(blocks > 7 << 10 && huge > blocks / 2, "{huge} of {blocks} KiB");
 }
