@@ -190,7 +190,7 @@ impl<'a> Homes<'a> {
     fn read(&self, page: PageNo) -> Result<Vec<u8>> {
         let mut content = vec![0; self.superblock.page_size as usize];
         if let Some(Redone::Cold(c)) = self.pages.get(&page) {
-            self.from.read_cold(*c, 0, &mut content)?;
+            self.from.load_cold(*c, &mut content)?;
             return Ok(content);
         }
         if self.base.read_at(home(page, self.superblock.page_size), &mut content)? < content.len() {
@@ -232,7 +232,7 @@ impl<'a> Homes<'a> {
             let content = match redone {
                 Redone::Bytes(content) => content,
                 Redone::Cold(c) => {
-                    from.read_cold(*c, 0, &mut from_cold)?;
+                    from.load_cold(*c, &mut from_cold)?;
                     &mut from_cold
                 }
                 Redone::Written => continue,
@@ -372,6 +372,36 @@ fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>)
     Ok(())
 }
 
+/// Whether the cold blocks that a commit names hold what it wrote there: another database's, or what a disk has lost, would be
+/// taken for its pages. They stay as long as a record names them.
+fn check_cold(pages: &Pages, jci: Jci, parts: &[Vec<u8>], page_size: u32) -> Result<()> {
+    let walk = |of_cold: &mut dyn FnMut(u32) -> Result<()>| -> Result<Option<u64>> {
+        let mut told = None;
+        for part in parts {
+            let mut groups = groups(part, page_size);
+            for (_, change) in groups.by_ref().flatten() {
+                if let Change::Block { index, cold: true } = change {
+                    of_cold(index)?;
+                }
+            }
+            told = groups.cold_sum().or(told);
+        }
+        Ok(told)
+    };
+    let Some(told) = walk(&mut |_| Ok(()))? else { return Ok(()) };
+    let (mut sum, mut content) = (0u64, vec![0; page_size as usize]);
+    walk(&mut |index| {
+        pages.load_cold(index, &mut content)?;
+        sum = sum.wrapping_add(Pages::sum_of_cold(index, &content));
+        Ok(())
+    })?;
+    if sum == told {
+        return Ok(());
+    }
+    let detail = format!("blocks that commit {jci} names do not hold what it wrote there (checksum)");
+    Err(Error::corrupt(pages.cold.path(), "cold file", detail))
+}
+
 fn redo(
     pages: &Pages,
     log: &Log,
@@ -381,6 +411,7 @@ fn redo(
     let arena = &pages.geo().arena;
     let page_size = homes.superblock.page_size;
     for (jci, parts) in &log.commits {
+        check_cold(pages, *jci, parts, page_size)?;
         for group in parts.iter().flat_map(|part| groups(part, page_size)) {
             let (page, change) =
                 group.map_err(|why| pages.corrupt("micro-journal", format!("commit {jci} does not parse: {why}")))?;

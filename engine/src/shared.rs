@@ -203,6 +203,7 @@ pub struct Places {
     pub virts: u64,
     pub heads: u64,
     pub cold: u64,
+    pub cold_sums: u64,
     pub frames: u64,
     pub len: u64,
     pub most_blocks: u64,
@@ -227,8 +228,9 @@ impl Places {
         let virts = take(MAX_VIRTS * 64);
         let heads = take(64 << MAX_HEADS_LOG); // two tables of 16-byte entries for every size
         let cold = take(MAX_COLD * 4);
+        let cold_sums = take(MAX_COLD * 8);
         let frames = take(if layout.blocks_inside { 0 } else { layout.budget.max(16 * 65536) + 65536 });
-        Places { slots, free, blocks, touched, ring, virts, heads, cold, frames, len: at, most_blocks }
+        Places { slots, free, blocks, touched, ring, virts, heads, cold, cold_sums, frames, len: at, most_blocks }
     }
 }
 

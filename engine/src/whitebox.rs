@@ -399,3 +399,48 @@ fn blocks_on_file_lie_on_huge_pages() {
     let (huge, blocks) = (on_huge_pages(&mapping), u64::from(head(store.engine()).blocks_present.load(R)) * 4);
     assert!(blocks > 7 << 10 && huge > blocks / 2, "{huge} of {blocks} KiB");
 }
+
+#[test]
+fn a_bit_that_flips_in_the_cold_file_is_noticed() {
+    // Failure: a page that was purged comes back with what a failing disk, or another program, left in its place.
+    let (dir, pages, budget) = (empty_base(), 1000u64, 256 << 10);
+    let store = Store::assemble(parts_of(dir.path(), "region", MediumKind::File, budget)).expect("an empty store");
+    let mut s = store.session().expect("a slot");
+    let all: Vec<u64> = (2..=pages).collect();
+    commit(&mut s, Durability::Full, &all, 7);
+    let cold = dir.path().join("region.cold");
+    let flip = |at: usize| {
+        let mut bytes = std::fs::read(&cold).expect("the cold file");
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&cold, bytes).expect("writes");
+    };
+    let mut wrong = |what: &str| -> usize {
+        let read = |page: &u64, s: &mut Session| {
+            let (mut whole, mut part) = ([0; 512], [0; 16]);
+            let both = (s.read((page - 1) * 512, &mut whole), s.read((page - 1) * 512 + 24, &mut part));
+            match both {
+                (Ok(_), Ok(_)) => assert!(whole == [7; 512] && part == [7; 16], "{what}: page {page}"),
+                (Err(Error::Corrupt { detail, .. }), Err(_)) => {
+                    assert!(detail.contains(&format!("page {page},")), "{detail}")
+                }
+                both => unreachable!("{what}: page {page}: {both:?}"),
+            }
+            whole != [7; 512] || part != [7; 16]
+        };
+        s.begin_read().expect("reads");
+        let wrong = all.iter().filter(|page| read(page, &mut s)).count();
+        s.end_read();
+        wrong
+    };
+    assert_eq!(wrong("whole"), 0);
+    let len = std::fs::metadata(&cold).expect("the cold file").len() as usize;
+    assert!(len > 100 * 512, "{len} bytes are cold");
+    let mut found = 0;
+    for at in (0..len).step_by(1511) {
+        flip(at);
+        found += wrong(&format!("byte {at}"));
+        flip(at);
+    }
+    assert!(found > 10, "{found} were needed");
+    assert_eq!(wrong("whole again"), 0);
+}

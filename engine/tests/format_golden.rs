@@ -62,7 +62,7 @@ fn superblock() -> Superblock {
 
 const SUPERBLOCK: &[(usize, &str)] = &[
     (0, "4e564c4954455247"),                  // magic NVLITERG
-    (8, "03000000"),                          // version
+    (8, "04000000"),                          // version
     (12, "00100000"),                         // page size
     (16, "101112131415161718191a1b1c1d1e1f"), // region
     (32, "0807060504030201"),                 // sequence
@@ -78,7 +78,7 @@ const SUPERBLOCK: &[(usize, &str)] = &[
     (104, "6867666564636261"),                // shape
     (112, "7877767574737271"),                // length of the mapping
     (128, "2f6465762f73686d2f6d"),            // its path
-    (4088, "9715f86fe0ddc99d"),               // checksum
+    (4088, "bd4557233ae93526"),               // checksum
 ];
 
 #[test]
@@ -110,8 +110,8 @@ fn a_superblock_of_a_state_version_or_medium_that_nobody_wrote_is_refused() {
     assert_eq!(changed(65, 0), Ok(Superblock { complete: false, ..superblock() }));
     assert_eq!(changed(64, 4), Err(FormatError::OutOfRange("the medium")));
     assert_eq!(changed(64, 0), Err(FormatError::OutOfRange("the medium")));
-    assert_eq!(changed(8, 4), Err(FormatError::Version(4)));
-    for version in [0, 1, 2] {
+    assert_eq!(changed(8, 5), Err(FormatError::Version(5)));
+    for version in [0, 1, 2, 3] {
         assert_eq!(changed(8, version), Err(FormatError::Version(version.into())));
     }
 }
@@ -124,6 +124,7 @@ fn a_micro_journal_is_these_bytes() {
     packer.ranges(PageNo(9), true, std::iter::empty());
     packer.block(PageNo(10), 200, false);
     (0..5).for_each(|i| packer.block(PageNo(20 + i), 70 + i, true));
+    [u64::MAX, 0x0102_0304_0506_0709].into_iter().for_each(|sum| packer.sum_up(sum));
     packer.finish();
     assert_eq!(packer.parts(), 1);
     let part = packer.part_mut(0);
@@ -139,6 +140,8 @@ fn a_micro_journal_is_these_bytes() {
         "9003",          // fast, 200
         "53",            // page 20, a run
         "8d01 05",       // cold, 70, of 5
+        "02",            // the sum of the cold blocks' checksums
+        "0807060504030201",
     ));
     same(&part[HEADER..], &body);
     let (seed, slot) = (0x0123_4567_89ab_cdef, 5);
@@ -154,13 +157,13 @@ fn a_micro_journal_is_these_bytes() {
     let mut want = image(
         HEADER,
         &[
-            (0, "a9584d3f3fa2eca0"), // checksum
+            (0, "448cbf1b4d43a785"), // checksum
             (8, "0f0e0d0c0b0a0000"), // JCI
             (16, "0f000000"),        // down to the low water
             (20, "01000000"),        // down to the durable
             (24, "0000"),            // part
             (26, "0300"),            // parts
-            (28, "1d00"),            // bytes of body
+            (28, "2600"),            // bytes of body
             (30, "0000"),            // flags
         ],
     );

@@ -403,11 +403,20 @@ fn a_cold_file_that_the_log_needs_is_named_and_put_back() {
             case.change(&case.scratch.path("bank.db-cold"), |bytes| bytes.truncate(of(bytes.len() as u64) as usize));
         };
         let remove = |case: &Case| fs::remove_file(case.scratch.path("bank.db-cold")).expect("removes");
-        let damages: [Damage<'_>; 4] = [
+        let flip = |case: &Case, of: fn(usize) -> usize| {
+            case.change(&case.scratch.path("bank.db-cold"), |bytes| {
+                let at = of(bytes.len());
+                bytes[at] ^= 1;
+            });
+        };
+        let damages: [Damage<'_>; 7] = [
             ("gone", "it is missing", &remove),
             ("empty", "it was cut", &|case| cut(case, |_| 0)),
             ("half", "it was cut", &|case| cut(case, |len| len / 2)),
             ("all but a page", "it was cut", &|case| cut(case, |len| len - 4096)),
+            ("a bit of the first page", "checksum", &|case| flip(case, |_| 77)),
+            ("a bit in the middle", "checksum", &|case| flip(case, |len| len / 2)),
+            ("a bit at the end", "checksum", &|case| flip(case, |len| len - 1)),
         ];
         for (what, cause, damage) in damages {
             let case = Case::copy(system, &scratch);
@@ -474,8 +483,7 @@ impl Ring {
     }
 }
 
-/// All that has a checksum of its own: the superblocks, the applied word and the ring. Data blocks have none, nor what the
-/// cold file holds.
+/// All of the region that has a checksum of its own: the superblocks, the applied word and the ring. Data blocks have none.
 ///
 /// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests, or (`ram`)
 /// the applied word, must be told, and so must one in that word. Else one in the newest commit alone looks like a commit

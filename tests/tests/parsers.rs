@@ -50,6 +50,7 @@ fn slot() -> Vec<u8> {
     packer.ranges(PageNo(77), true, std::iter::once((0_u32, &[9_u8; 300][..])));
     packer.block(PageNo(1 << 20), 12, true);
     (0..300).for_each(|n| packer.block(PageNo(500 + n), 40 + n, n >= 200));
+    packer.sum_up(0x0102_0304_0506_0708);
     packer.finish();
     assert_eq!(packer.parts(), 1);
     let part = packer.part_mut(0);

@@ -15,7 +15,8 @@
 //! A group is one page's changes: `varint(page << 2 | kind)`, then for [`Kind::Ranges`] and [`Kind::Fresh`] ranges of
 //! `varint(gap << 1 | last) varint(length) bytes`, the gap counted from the end of the range before; for [`Kind::Block`]
 //! `varint(index << 1 | cold)`, for [`Kind::Run`] that and `varint(count)`: so many pages in a row, from `page` on, stand in
-//! so many blocks in a row. A group never spans slots; a page may have several groups, applied in order.
+//! so many blocks in a row. A group never spans slots; a page may have several groups, applied in order. Last comes, if any
+//! block is cold, `varint(2)` (a block of page 0) and 8 bytes: the sum of the checksums of all cold blocks that the commit names.
 //! Only the used bytes of a slot are written; the rest of it is whatever was there.
 
 use super::{COUNT_MAX, FormatError, get_u16, get_u32, get_u64, put};
@@ -147,7 +148,12 @@ pub struct Packer {
     end: u32,
     /// Pages in shadow blocks that are not in the image yet: what follows may lengthen the run.
     run: Option<Run>,
+    /// The sum of the checksums of the cold ones.
+    cold_sum: Option<u64>,
 }
+
+/// What begins the group that has that sum.
+const COLD_SUM: u64 = 2;
 
 /// Pages in a row in shadow blocks in a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,6 +182,7 @@ impl Packer {
         self.image.clear();
         self.lens.clear();
         self.run = None;
+        self.cold_sum = None;
     }
 
     /// Parts so far.
@@ -205,6 +212,13 @@ impl Packer {
     /// Ends the record: what is held back is written, the length of the last part settled.
     pub fn finish(&mut self) {
         self.end_run();
+        if let Some(sum) = self.cold_sum.take() {
+            if self.room() < LEAST {
+                self.next_slot();
+            }
+            put_varint(&mut self.image, COLD_SUM);
+            self.image.extend_from_slice(&sum.to_le_bytes());
+        }
         self.settle();
     }
 
@@ -255,6 +269,11 @@ impl Packer {
                 self.run = Some(Run { page, index, cold, count: 1 });
             }
         }
+    }
+
+    /// Adds the checksum of a cold block that was added.
+    pub fn sum_up(&mut self, checksum: u64) {
+        self.cold_sum = Some(self.cold_sum.unwrap_or(0).wrapping_add(checksum));
     }
 
     fn end_run(&mut self) {
@@ -325,16 +344,15 @@ pub enum Change<'a> {
 /// error.
 #[must_use]
 pub fn groups(body: &[u8], page_size: u32) -> Groups<'_> {
-    Groups { rest: body, page_size, run: None }
+    Groups { rest: body, page_size, run: None, cold_sum: None }
 }
-
 /// How many pages in shadow blocks a body names, without a walk along its runs: one that was forged may name any number.
 #[must_use]
 pub fn blocks_named(body: &[u8], page_size: u32) -> u64 {
     let (mut walk, mut n) = (groups(body, page_size), 0);
     while !walk.rest.is_empty() {
         match walk.group() {
-            Ok((_, Change::Block { .. })) => n += 1 + walk.run.take().map_or(0, |run| u64::from(run.count)),
+            Ok(Some((_, Change::Block { .. }))) => n += 1 + walk.run.take().map_or(0, |run| u64::from(run.count)),
             Ok(_) => {}
             Err(_) => break,
         }
@@ -348,9 +366,16 @@ pub struct Groups<'a> {
     page_size: u32,
     /// What is left of the run that was read last.
     run: Option<Run>,
+    cold_sum: Option<u64>,
 }
 
 impl<'a> Groups<'a> {
+    /// What was read of the sum of the checksums of the commit's cold blocks.
+    #[must_use]
+    pub fn cold_sum(&self) -> Option<u64> {
+        self.cold_sum
+    }
+
     /// Reads where a block or a run of them lies, which begins with `page`. Answers the first.
     fn blocks(&mut self, page: u32, run: bool) -> Result<Change<'a>, FormatError> {
         let place = get_varint(&mut self.rest)?;
@@ -373,8 +398,14 @@ impl<'a> Groups<'a> {
         Some((page, Change::Block { index, cold }))
     }
 
-    fn group(&mut self) -> Result<(PageNo, Change<'a>), FormatError> {
+    /// The next group; `None` if that is about no page.
+    fn group(&mut self) -> Result<Option<(PageNo, Change<'a>)>, FormatError> {
         let code = get_varint(&mut self.rest)?;
+        if code == COLD_SUM {
+            let (sum, rest) = self.rest.split_at_checked(8).ok_or(FormatError::Truncated)?;
+            (self.cold_sum, self.rest) = (Some(get_u64(sum, 0)), rest);
+            return Ok(None);
+        }
         let page = u32::try_from(code >> 2).ok().filter(|&p| p > 0).ok_or(FormatError::OutOfRange("a page number"))?;
         let change = match code & 3 {
             kind @ (2 | 3) => self.blocks(page, kind == 3)?,
@@ -390,7 +421,7 @@ impl<'a> Groups<'a> {
                 Change::Ranges { fresh: kind == 1, ranges }
             }
         };
-        Ok((PageNo(page), change))
+        Ok(Some((PageNo(page), change)))
     }
 }
 
@@ -401,14 +432,17 @@ impl<'a> Iterator for Groups<'a> {
         if let Some(page) = self.of_run() {
             return Some(Ok(page));
         }
-        if self.rest.is_empty() {
-            return None;
+        while !self.rest.is_empty() {
+            match self.group() {
+                Ok(None) => {}
+                Ok(Some(group)) => return Some(Ok(group)),
+                Err(why) => {
+                    self.rest = &[];
+                    return Some(Err(why));
+                }
+            }
         }
-        let group = self.group();
-        if group.is_err() {
-            self.rest = &[];
-        }
-        Some(group)
+        None
     }
 }
 

@@ -1,9 +1,11 @@
-//! Blocks of the cold file: which are in use, and by which virtblock. Taken and given back under the writer lock only.
+//! Blocks of the cold file: which are in use, by which virtblock, and the checksum of what they hold. Taken and given back under
+//! the writer lock only.
 
 use super::Pages;
 use super::virt::Place;
-use crate::base::sync::{AtomicU32, Ordering};
-use crate::base::{Error, Result, VirtNo};
+use crate::base::checksum::checksum;
+use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::base::{Error, PageNo, Result, VirtNo};
 use crate::shared::MAX_COLD;
 
 const R: Ordering = Ordering::Relaxed;
@@ -11,8 +13,23 @@ const R: Ordering = Ordering::Relaxed;
 const GROW_COLD: u32 = 16384;
 
 impl Pages {
+    /// Checksum of what cold block `c` holds.
+    pub fn sum_of_cold(c: u32, content: &[u8]) -> u64 {
+        checksum(u64::from(c), content)
+    }
+
     pub(super) fn cold_owner(&self, c: u32) -> &AtomicU32 {
         self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
+    }
+
+    /// What a block was written with. For who knows that it was.
+    pub fn cold_sum(&self, c: u32) -> u64 {
+        self.cold_sum_at(c).load(R)
+    }
+
+    /// Checksum of a block, written before anything refers to that, by who took it.
+    fn cold_sum_at(&self, c: u32) -> &AtomicU64 {
+        self.shared.segment.at(self.shared.places.cold_sums + u64::from(c) * 8)
     }
 
     /// Makes `n` more numbers of cold blocks known, a multiple of [`GROW_COLD`]. Unused ones cost no room on the disk.
@@ -26,7 +43,9 @@ impl Pages {
                 cause: format!("all {MAX_COLD} are in use"),
             });
         }
-        self.shared.segment.commit(self.shared.places.cold + u64::from(present) * 4, u64::from(n) * 4)?;
+        for (at, each) in [(self.shared.places.cold, 4), (self.shared.places.cold_sums, 8)] {
+            self.shared.segment.commit(at + u64::from(present) * each, u64::from(n) * each)?;
+        }
         (present..present + n).for_each(|c| self.cold_owner(c).store(0, R));
         head.cold_present.store(present + n, R);
         head.cold_free.store(head.cold_free.load(R) + n, R);
@@ -76,6 +95,51 @@ impl Pages {
         self.own_cold(c, v);
         self.free_place(self.virt(v).place());
         self.virt(v).move_to(Place::Cold(c));
+    }
+
+    /// Writes a whole block.
+    ///
+    /// # Errors
+    /// Of the file.
+    pub fn write_cold(&self, c: u32, bytes: &[u8]) -> Result<()> {
+        self.cold_sum_at(c).store(Self::sum_of_cold(c, bytes), R);
+        self.cold.write_at(u64::from(c) * bytes.len() as u64, bytes)
+    }
+
+    /// Reads a part of the block that holds `page`, and verifies all of it.
+    ///
+    /// # Errors
+    /// Of the file; `Corrupt` if it does not hold what was written.
+    pub fn read_cold(&self, c: u32, page: PageNo, within: u32, into: &mut [u8]) -> Result<()> {
+        let size = self.geo().arena.size() as usize;
+        let verify = |content: &[u8]| {
+            if Self::sum_of_cold(c, content) == self.cold_sum(c) {
+                return Ok(());
+            }
+            let detail = format!("block {c}, which has page {page}, does not hold what was written there (checksum)");
+            Err(Error::corrupt(self.cold.path(), "cold file", detail))
+        };
+        if into.len() == size {
+            self.load_cold(c, into)?;
+            return verify(into);
+        }
+        let mut content = vec![0; size];
+        self.load_cold(c, &mut content)?;
+        verify(&content)?;
+        into.copy_from_slice(&content[within as usize..within as usize + into.len()]);
+        Ok(())
+    }
+
+    /// Reads a whole block of which no checksum is known: one that a record names, in recovery.
+    ///
+    /// # Errors
+    /// Of the file; `Corrupt` if that is too short.
+    pub fn load_cold(&self, c: u32, into: &mut [u8]) -> Result<()> {
+        if self.cold.read_at(u64::from(c) * into.len() as u64, into)? == into.len() {
+            return Ok(());
+        }
+        let detail = format!("block {c} lies past its end: it was cut");
+        Err(Error::corrupt(self.cold.path(), "cold file", detail))
     }
 
     /// Cold blocks in use; without the writer lock about so many.

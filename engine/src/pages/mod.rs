@@ -196,31 +196,12 @@ impl Pages {
                 Ok(true)
             }
             Place::Cold(c) => {
-                self.read_cold(c, within, into)?;
+                self.read_cold(c, virt.page(), within, into)?;
                 Ok(true)
             }
             Place::Home => Ok(false),
             Place::Free => Err(self.corrupt("a page's version chain", "it leads to a free virtblock".into())),
         }
-    }
-
-    /// Reads from a block of the cold file.
-    pub fn read_cold(&self, c: u32, within: u32, into: &mut [u8]) -> Result<()> {
-        let size = u64::from(self.geo().arena.size());
-        let n = self.cold.read_at(u64::from(c) * size + u64::from(within), into)?;
-        if n < into.len() {
-            return Err(Error::corrupt(
-                self.cold.path(),
-                "cold file",
-                format!("block {c} lies past its end: it was cut"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// Writes a whole block of the cold file.
-    pub fn write_cold(&self, c: u32, bytes: &[u8]) -> Result<()> {
-        self.cold.write_at(u64::from(c) * bytes.len() as u64, bytes)
     }
 
     /// An error about the shared mapping or the region.

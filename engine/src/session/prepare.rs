@@ -89,7 +89,11 @@ impl Session {
             };
             next = next.map(|c| c + 1);
             match place {
-                Place::Cold(c) => packer.block(page, c, true),
+                Place::Cold(c) => {
+                    packer.block(page, c, true);
+                    // of one that is yet to be moved there it is not known yet, and takes as much room
+                    packer.sum_up(if lined_up.is_some() { 0 } else { engine.pages.cold_sum(c) });
+                }
                 Place::Fast(b) => packer.block(page, b.0, false),
                 Place::Home | Place::Free => return Err(engine.pages.corrupt("write set", "a lost shadow".into())),
             }
@@ -108,7 +112,8 @@ impl Session {
             return Ok(()); // the caller finds that it does not fit
         }
         let in_order = pages.iter().filter_map(|&(_, w)| if let Written::Shadow(v) = w { Some(v) } else { None });
-        engine.line_up_shadows(in_order, first)
+        engine.line_up_shadows(in_order, first)?;
+        self.pack(pages, None)
     }
 
     /// Moves what is kept as ranges to shadow blocks, page 1 excepted. Answers whether there was anything to move.
