@@ -31,13 +31,14 @@ impl Apply<'_> {
     pub fn group(&self, page: PageNo, change: Change<'_>) {
         match change {
             Change::Block { index, cold } => self.shadow_block(page, index, cold),
-            Change::Ranges { fresh, ranges } => {
+            Change::Ranges { fresh, sum, ranges } => {
                 let block = self.block_for(page, fresh);
                 let arena = &self.pages.geo().arena;
                 for (at, bytes) in ranges {
                     self.pages.note_stored(block, at, bytes.len() as u32);
                     arena.store(block, at, bytes);
                 }
+                self.pages.change_sum(block, sum);
             }
         }
     }

@@ -33,6 +33,9 @@ pub struct Parts {
     pub liveness: Liveness,
     /// Fast-tier budget of a new region.
     pub budget: u64,
+    /// Whether recovery believes nothing that its checksum contradicts. Else pages are taken as they are found: for tests of
+    /// what lies behind the checksums.
+    pub verify: bool,
 }
 
 /// Length of the mapping that a budget needs.
@@ -220,9 +223,9 @@ impl Engine {
     /// # Errors
     /// Of recovery and of the media.
     pub fn first(parts: Parts, describe: impl FnOnce(&mut Superblock, &Places)) -> Result<Engine> {
-        let superblock = parts.region.superblock()?;
+        let (superblock, verify) = (parts.region.superblock()?, parts.verify);
         Engine::begin(parts, &superblock, |region, pages, base| {
-            recovery::recover(region, &superblock, pages, base, |next| describe(next, &pages.shared.places))
+            recovery::recover(region, &superblock, pages, base, verify, |next| describe(next, &pages.shared.places))
         })
     }
 
@@ -303,6 +306,7 @@ impl Engine {
             heads::reserve(&self.shared, best.len() as u32 + 1)?;
             let present = entries.iter().map(|e| e.0.0 + 1).max().unwrap_or(0);
             if present > 0 {
+                pages.back_blocks(0, present)?;
                 geo.arena.allocate(0, present)?;
                 self.shared.head().blocks_present.store(present, Ordering::Relaxed);
             }
@@ -312,6 +316,7 @@ impl Engine {
                 let v = pages.take_virt(page, birth, VirtNo::NONE);
                 pages.virt(v).move_to(Place::Fast(b));
                 pages.block(b).virt.store(v.0, Ordering::Relaxed);
+                pages.block(b).sum.store(pages.entry_sum(b), Ordering::Relaxed);
                 if best.get(&page).is_some_and(|best| best.0 == b) {
                     pages.virt(v).dirty.store(birth.0.max(1), Ordering::Relaxed);
                     heads::set(&self.shared, page, v, Place::Fast(b));

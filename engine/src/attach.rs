@@ -314,7 +314,7 @@ fn join(base: &Arc<dyn BaseOpener>, options: &Options, files: &SideFiles, livene
         return Err(unreachable("is another one (its nonce differs)"));
     }
     let cold = cold::join(files)?;
-    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
+    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget, verify: true };
     let engine = Engine::join(parts, &superblock)?;
     engine.shared.check()?;
     Ok(engine)
@@ -379,7 +379,7 @@ fn first(
     if cold_is_new && !adopted {
         sync_dir(&files.dir, Site::ColdName)?; // an adoption has synced all that it made
     }
-    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget };
+    let parts = Parts { region, cold, base: base.clone(), segment, liveness, budget: superblock.budget, verify: true };
     let engine = if adopted {
         Engine::adopted(parts, &superblock)
     } else {

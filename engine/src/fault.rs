@@ -4,6 +4,7 @@
 
 use crate::base::bytes::prefetch;
 use crate::base::limits::PENDING_BYTE;
+use crate::base::page_sum::page_sum;
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Error, Jci, PageNo, Result, VirtNo};
 use crate::engine::{Engine, Region};
@@ -56,6 +57,7 @@ impl Engine {
             return Err(error);
         }
         arena.store(block, 0, &content);
+        self.pages.block(block).sum.store(page_sum(&content), R);
         let virt = self.pages.virt(v);
         if let Place::Cold(_) = virt.place() {
             if self.mapped() && virt.is_dirty() {

@@ -131,7 +131,7 @@ fn durable_pages(region: &Region, superblock: &Superblock, low_water: Jci) -> Re
     let mut bytes = [0u8; ENTRY as usize];
     for block in (0..layout.max_blocks).map(BlockNo) {
         region.load(layout.entries_at() + u64::from(block.0) * ENTRY, &mut bytes)?;
-        let entry = Entry::decode(entry_seed, [get_u64(&bytes, 0), get_u64(&bytes, 8)]);
+        let entry = Entry::decode(entry_seed, [0, 8, 16].map(|at| get_u64(&bytes, at)));
         pages.extend(entry.filter(|entry| entry.birth <= low_water).map(|entry| entry.page));
     }
     Ok(pages.len() as u64)

@@ -10,9 +10,13 @@
 //!
 //! A page with a durable entry that can be believed is redone in its block, any other over its home. Nothing is freed or
 //! re-identified before the end: a superblock with the next incarnation and the new low-water mark.
+//!
+//! What comes of it is compared with what was committed: every page that a record names with the checksum in the last that
+//! does, every other block with the one beside its entry, a cold block with what its commit says of all that it names.
 
 use crate::base::checksum::seed;
 use crate::base::limits::{DEVICE_BLOCK, MIN_PAGE_SIZE, PENDING_BYTE};
+use crate::base::page_sum::page_sum;
 use crate::base::{BlockNo, Error, Incarnation, Jci, MediumKind, PageNo, Result};
 use crate::engine::{Region, cut_short};
 use crate::format::entry::Entry;
@@ -224,6 +228,22 @@ impl<'a> Homes<'a> {
         }
     }
 
+    /// Whether the pages hold what their last record says. Those that were written before it was known are read again.
+    fn check_sums(&self, sums: &HashMap<PageNo, u64>) -> Result<()> {
+        for (&page, redone) in &self.pages {
+            let Some(&sum) = sums.get(&page) else { continue };
+            let is = match redone {
+                Redone::Bytes(content) => page_sum(content),
+                Redone::Written | Redone::Cold(_) => page_sum(&self.read(page)?),
+            };
+            if is != sum {
+                let detail = format!("page {page} is not what it was when it was committed (checksum)");
+                return Err(Error::corrupt(self.base.path(), "database file", detail));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes those up to page `last`, in the order in which they lie.
     fn write(&mut self, last: u32) -> Result<()> {
         let mut from_cold = vec![0; self.superblock.page_size as usize];
@@ -257,11 +277,15 @@ impl<'a> Homes<'a> {
 /// Believable durable entries: page → (block, birth). Of two for a page the younger holds.
 ///
 /// # Errors
-/// `Corrupt` if two are of the same age: a commit gives a page one place.
+/// `Corrupt` if two are of the same age: a commit gives a page one place. And if one was damaged: its page's home is older.
+/// Before anything is retired there may be anything, of a transaction with another page size that was rolled back.
 pub fn believed(pages: &Pages, low_water: Jci) -> Result<HashMap<PageNo, (BlockNo, Jci)>> {
     let mut best: HashMap<PageNo, (BlockNo, Jci)> = HashMap::new();
     let mut twins = Vec::new();
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
+        if low_water > Jci::ZERO && pages.entry_is_damaged(b) {
+            return Err(pages.corrupt("durable virtblock array", format!("the entry of block {} is damaged", b.0)));
+        }
         let Some(entry) = pages.entry(b).filter(|e| e.birth <= low_water) else { continue };
         let held = best.entry(entry.page).or_insert((b, entry.birth));
         if entry.birth == held.1 && b != held.0 {
@@ -281,7 +305,8 @@ pub fn believed(pages: &Pages, low_water: Jci) -> Result<HashMap<PageNo, (BlockN
 }
 
 /// Redoes the log and begins the next incarnation. `pages` has the geometry of the superblock if a page size is known.
-/// Answers the superblock, already durable; `describe` adds to it where the mapping is.
+/// Answers the superblock, already durable; `describe` adds to it where the mapping is. `verify` as in
+/// [`Parts`](crate::assemble::Parts).
 ///
 /// # Errors
 /// Of the media; `Corrupt`.
@@ -290,6 +315,7 @@ pub fn recover(
     superblock: &Superblock,
     pages: &Pages,
     base: &dyn BaseFile,
+    verify: bool,
     describe: impl FnOnce(&mut Superblock),
 ) -> Result<Superblock> {
     let log = read_log(region, superblock)?;
@@ -306,10 +332,13 @@ pub fn recover(
     if superblock.page_size != 0 {
         let mut homes = Homes::new(superblock, pages, base)?;
         match region {
-            Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes)?,
+            Region::Pmem(pmem) => redo_blocks(pmem.as_ref(), pages, &log, &mut homes, verify)?,
             Region::Disk(_) => {
-                redo(pages, &log, &mut homes, None)?;
+                let sums = redo(pages, &log, &mut homes, None)?;
                 homes.check_whole(None)?;
+                if verify {
+                    homes.check_sums(&sums)?;
+                }
                 homes.finish()?;
             }
         }
@@ -349,26 +378,46 @@ fn rewrite(region: &Region, disk: &dyn Disk, superblock: &Superblock, log: &Log)
     disk.sync(Site::RecoverLog)
 }
 
-fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>) -> Result<()> {
+fn redo_blocks(pmem: &dyn Pmem, pages: &Pages, log: &Log, homes: &mut Homes<'_>, verify: bool) -> Result<()> {
     let mut places: HashMap<PageNo, BlockNo> =
         believed(pages, log.low_water)?.into_iter().map(|(page, (b, _))| (page, b)).collect();
     // entries that are not believed now must not be later, when the low-water mark has passed their birth
     for b in (0..pages.geo().layout.max_blocks).map(BlockNo) {
-        let at = pages.geo().layout.entries_at() + u64::from(b.0) * crate::format::entry::ENTRY;
-        let mut words = [0u8; 16];
-        pmem.load(at, &mut words);
-        if words != [0; 16] && pages.entry(b).is_none_or(|e| e.birth > log.low_water) {
-            pages.store_entry(b, None);
+        let believed = pages.entry(b).filter(|entry| entry.birth <= log.low_water);
+        if believed != pages.entry(b) || !pages.entry_is_whole(b) {
+            pages.store_entry(b, believed);
             pages.flush_entry(Site::RecoverUnbelieved, b);
         }
     }
-    redo(pages, log, homes, Some(&mut places))?;
+    let sums = redo(pages, log, homes, Some(&mut places))?;
     homes.check_whole(Some(&places))?;
+    if verify {
+        homes.check_sums(&sums)?;
+        check_blocks(pages, &places, &sums)?;
+    }
     homes.finish()?;
+    for (page, &b) in &places {
+        if let Some(&sum) = sums.get(page) {
+            pages.store_entry_sum(b, sum);
+            pages.flush_entry(Site::RecoverSum, b);
+        }
+    }
     // a page that a cold block replaced has its place at home: none of its entries may be believed any more. The home is
     // durable by now: who repeats this redoes what is older than that block over the home, which must be there
     pages.forget_entries(Site::RecoverHomeward, &|page, b| homes.has(page) && places.get(&page) != Some(&b));
     pmem.fence(Site::RecoverFence);
+    Ok(())
+}
+
+/// Whether the blocks that are pages' places hold them as they were committed.
+fn check_blocks(pages: &Pages, places: &HashMap<PageNo, BlockNo>, sums: &HashMap<PageNo, u64>) -> Result<()> {
+    for (page, &b) in places {
+        let sum = sums.get(page).copied().unwrap_or_else(|| pages.entry_sum(b));
+        if page_sum(pages.geo().arena.view(b)) != sum {
+            let detail = format!("block {}, which has page {page}, is not what was committed there (checksum)", b.0);
+            return Err(pages.corrupt("data block", detail));
+        }
+    }
     Ok(())
 }
 
@@ -402,12 +451,15 @@ fn check_cold(pages: &Pages, jci: Jci, parts: &[Vec<u8>], page_size: u32) -> Res
     Err(Error::corrupt(pages.cold.path(), "cold file", detail))
 }
 
+/// Redoes the log. Answers the checksums of the pages that it names, but for those whose last group says in which block they
+/// stand: cold ones are verified here, others have theirs in their entries.
 fn redo(
     pages: &Pages,
     log: &Log,
     homes: &mut Homes<'_>,
     mut places: Option<&mut HashMap<PageNo, BlockNo>>,
-) -> Result<()> {
+) -> Result<HashMap<PageNo, u64>> {
+    let mut sums = HashMap::new();
     let arena = &pages.geo().arena;
     let page_size = homes.superblock.page_size;
     for (jci, parts) in &log.commits {
@@ -416,8 +468,12 @@ fn redo(
             let (page, change) =
                 group.map_err(|why| pages.corrupt("micro-journal", format!("commit {jci} does not parse: {why}")))?;
             let block = places.as_ref().and_then(|p| p.get(&page).copied());
+            match change {
+                Change::Ranges { sum, .. } => sums.insert(page, sum),
+                Change::Block { .. } => sums.remove(&page),
+            };
             match (change, block) {
-                (Change::Ranges { fresh, ranges }, Some(b)) => {
+                (Change::Ranges { fresh, ranges, .. }, Some(b)) => {
                     if fresh {
                         arena.zero(b);
                         arena.flush(Site::RecoverFresh, b, 0, arena.size());
@@ -427,7 +483,7 @@ fn redo(
                         arena.flush(Site::RecoverRanges, b, at, bytes.len() as u32);
                     }
                 }
-                (Change::Ranges { fresh, ranges }, None) => {
+                (Change::Ranges { fresh, ranges, .. }, None) => {
                     let content = homes.page(page, fresh)?;
                     ranges.for_each(|(at, bytes)| crate::format::put(content, at as usize, bytes));
                 }
@@ -450,5 +506,5 @@ fn redo(
             }
         }
     }
-    Ok(())
+    Ok(sums)
 }

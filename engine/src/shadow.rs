@@ -1,11 +1,12 @@
 //! Shadow blocks: pages of transactions too large for micro-journals, written whole to blocks of their own before the
 //! commit; the record holds only their numbers. And what else a transaction reserves before it may commit.
 
+use crate::base::page_sum::{page_sum, sum_after};
 use crate::base::sync::Ordering;
 use crate::base::{BlockNo, Jci, PageNo, Result, VirtNo};
 use crate::engine::{Engine, Region};
 use crate::medium::{BaseFile, Site};
-use crate::pages::virt::Place;
+use crate::pages::virt::{Place, Virt};
 use crate::shared::tally;
 use crate::shm::SlotNo;
 use crate::writeset::{WriteSet, Written};
@@ -46,6 +47,11 @@ impl Engine {
         match self.pages.virt(v).place() {
             Place::Fast(b) => {
                 self.pages.geo().arena.stream(Site::ShadowBlock, b, content);
+                // the record does not say it, and recovery asks the entry
+                let sum = page_sum(content);
+                self.pages.block(b).sum.store(sum, Ordering::Relaxed);
+                self.pages.store_entry_sum(b, sum);
+                self.pages.flush_entry(Site::ShadowSum, b);
                 Ok(self.mapped())
             }
             Place::Cold(c) => self.pages.write_cold(c, content).map(|()| false),
@@ -92,6 +98,29 @@ impl Engine {
         let keep = |p: PageNo| p == page || set.builds_on(p);
         self.ensure_blocks(1, &keep, base)?;
         self.bring_in(page, base)
+    }
+
+    /// Checksum of `page` when `ranges` are laid over its newest version, or over zeros if `fresh`. Under the writer lock.
+    pub fn sum_after<'a>(
+        &self,
+        page: PageNo,
+        fresh: bool,
+        ranges: impl Iterator<Item = (u32, &'a [u8])>,
+        base: &dyn BaseFile,
+    ) -> Result<u64> {
+        let geo = self.pages.geo();
+        if fresh {
+            return Ok(sum_after(geo.sum_of_zeros, None, ranges));
+        }
+        let newest = self.pages.newest(page).map(|(_, virt)| virt);
+        if let Some(Place::Fast(b)) = newest.map(Virt::place) {
+            let sum = self.pages.block(b).sum.load(Ordering::Relaxed);
+            return Ok(sum_after(sum, Some(geo.arena.view(b)), ranges));
+        }
+        // it has left the fast tier since it was written
+        let mut content = vec![0; geo.arena.size() as usize];
+        self.read_page(page, newest, 0, &mut content, base)?;
+        Ok(sum_after(page_sum(&content), Some(&content), ranges))
     }
 
     /// How often pages were evicted: while it does not move, a page brought in under the writer lock stays in.

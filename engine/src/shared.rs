@@ -16,7 +16,11 @@ use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Most virtblocks; 64 bytes each, sparse.
+/// Bytes of a virtblock.
+pub const VIRT: u64 = 64;
+/// Bytes of what stands beside a block.
+pub const BLOCK_STATE: u64 = 32;
+/// Most virtblocks; sparse.
 pub const MAX_VIRTS: u64 = 1 << 26;
 /// Most blocks of the cold file.
 pub const MAX_COLD: u64 = 1 << 26;
@@ -222,10 +226,10 @@ impl Places {
         };
         let slots = take(Slots::AREA);
         let free = take(most_blocks * 4);
-        let blocks = take(most_blocks * 16);
+        let blocks = take(most_blocks * BLOCK_STATE);
         let touched = take(most_blocks * 8);
         let ring = take(if layout.blocks_inside { 0 } else { layout.ring_slots * SLOT as u64 });
-        let virts = take(MAX_VIRTS * 64);
+        let virts = take(MAX_VIRTS * VIRT);
         let heads = take(64 << MAX_HEADS_LOG); // two tables of 16-byte entries for every size
         let cold = take(MAX_COLD * 4);
         let cold_sums = take(MAX_COLD * 8);

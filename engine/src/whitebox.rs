@@ -98,6 +98,7 @@ fn parts_of(dir: &Path, name: &str, kind: MediumKind, budget: u64) -> Parts {
         segment: Segment::private(mapping_len(budget, kind)).expect("memory"),
         liveness: Liveness::solo(),
         budget,
+        verify: true,
     }
 }
 

@@ -3,9 +3,9 @@
 #![cfg(not(loom))]
 #![allow(missing_docs)]
 
-use nvlite_engine::base::{Incarnation, Jci, PageNo, RegionId, checksum::checksum};
+use nvlite_engine::base::{Incarnation, Jci, PageNo, RegionId, checksum::checksum, page_sum::page_sum};
 use nvlite_engine::format::applied;
-use nvlite_engine::format::entry::{ENTRY, Entry};
+use nvlite_engine::format::entry::{ENTRY, Entry, SUM_AT};
 use nvlite_engine::format::journal::{Change, HEADER, Header, Packer, SLOT, groups};
 use nvlite_engine::format::superblock::{self, Superblock};
 use nvlite_engine::format::{FormatError, layout::Layout, mark};
@@ -62,7 +62,7 @@ fn superblock() -> Superblock {
 
 const SUPERBLOCK: &[(usize, &str)] = &[
     (0, "4e564c4954455247"),                  // magic NVLITERG
-    (8, "04000000"),                          // version
+    (8, "05000000"),                          // version
     (12, "00100000"),                         // page size
     (16, "101112131415161718191a1b1c1d1e1f"), // region
     (32, "0807060504030201"),                 // sequence
@@ -78,7 +78,7 @@ const SUPERBLOCK: &[(usize, &str)] = &[
     (104, "6867666564636261"),                // shape
     (112, "7877767574737271"),                // length of the mapping
     (128, "2f6465762f73686d2f6d"),            // its path
-    (4088, "bd4557233ae93526"),               // checksum
+    (4088, "30fdcd089e4cacbf"),               // checksum
 ];
 
 #[test]
@@ -110,8 +110,8 @@ fn a_superblock_of_a_state_version_or_medium_that_nobody_wrote_is_refused() {
     assert_eq!(changed(65, 0), Ok(Superblock { complete: false, ..superblock() }));
     assert_eq!(changed(64, 4), Err(FormatError::OutOfRange("the medium")));
     assert_eq!(changed(64, 0), Err(FormatError::OutOfRange("the medium")));
-    assert_eq!(changed(8, 5), Err(FormatError::Version(5)));
-    for version in [0, 1, 2, 3] {
+    assert_eq!(changed(8, 6), Err(FormatError::Version(6)));
+    for version in [0, 1, 2, 3, 4] {
         assert_eq!(changed(8, version), Err(FormatError::Version(version.into())));
     }
 }
@@ -119,9 +119,9 @@ fn a_superblock_of_a_state_version_or_medium_that_nobody_wrote_is_refused() {
 #[test]
 fn a_micro_journal_is_these_bytes() {
     let mut packer = Packer::default();
-    packer.ranges(PageNo(1), false, [(24, &b"abcd"[..]), (92, b"ef")].into_iter());
-    packer.ranges(PageNo(300), true, [(0, &b"xyz"[..])].into_iter());
-    packer.ranges(PageNo(9), true, std::iter::empty());
+    packer.ranges(PageNo(1), false, 0x1112_1314_1516_1718, [(24, &b"abcd"[..]), (92, b"ef")].into_iter());
+    packer.ranges(PageNo(300), true, 0x2122_2324_2526_2728, [(0, &b"xyz"[..])].into_iter());
+    packer.ranges(PageNo(9), true, 0x3132_3334_3536_3738, std::iter::empty());
     packer.block(PageNo(10), 200, false);
     (0..5).for_each(|i| packer.block(PageNo(20 + i), 70 + i, true));
     [u64::MAX, 0x0102_0304_0506_0709].into_iter().for_each(|sum| packer.sum_up(sum));
@@ -129,18 +129,21 @@ fn a_micro_journal_is_these_bytes() {
     assert_eq!(packer.parts(), 1);
     let part = packer.part_mut(0);
     let body = bytes(concat!(
-        "04",            // page 1, ranges
-        "3004 61626364", // 24 bytes on, 4 bytes
-        "8101 02 6566",  // 64 bytes further, the last, 2 bytes
-        "b109",          // page 300, fresh
-        "0103 78797a",   // at its start, the last, 3 bytes
-        "25",            // page 9, fresh
-        "0100",          // nothing
-        "2a",            // page 10, a block
-        "9003",          // fast, 200
-        "53",            // page 20, a run
-        "8d01 05",       // cold, 70, of 5
-        "02",            // the sum of the cold blocks' checksums
+        "04",               // page 1, ranges
+        "1817161514131211", // its checksum
+        "3004 61626364",    // 24 bytes on, 4 bytes
+        "8101 02 6566",     // 64 bytes further, the last, 2 bytes
+        "b109",             // page 300, fresh
+        "2827262524232221",
+        "0103 78797a", // at its start, the last, 3 bytes
+        "25",          // page 9, fresh
+        "3837363534333231",
+        "0100",    // nothing
+        "2a",      // page 10, a block
+        "9003",    // fast, 200
+        "53",      // page 20, a run
+        "8d01 05", // cold, 70, of 5
+        "02",      // the sum of the cold blocks' checksums
         "0807060504030201",
     ));
     same(&part[HEADER..], &body);
@@ -157,13 +160,13 @@ fn a_micro_journal_is_these_bytes() {
     let mut want = image(
         HEADER,
         &[
-            (0, "448cbf1b4d43a785"), // checksum
+            (0, "a5d92651f0b06081"), // checksum
             (8, "0f0e0d0c0b0a0000"), // JCI
             (16, "0f000000"),        // down to the low water
             (20, "01000000"),        // down to the durable
             (24, "0000"),            // part
             (26, "0300"),            // parts
-            (28, "2600"),            // bytes of body
+            (28, "3e00"),            // bytes of body
             (30, "0000"),            // flags
         ],
     );
@@ -176,16 +179,21 @@ fn a_micro_journal_is_these_bytes() {
     for group in groups(&body, 4096) {
         let (page, change) = group.expect("the format");
         read.push(match change {
-            Change::Ranges { fresh, ranges } => {
+            Change::Ranges { fresh, sum, ranges } => {
                 let ranges: Vec<_> = ranges.map(|(at, b)| format!("{at} {}", String::from_utf8_lossy(b))).collect();
-                format!("{} {fresh} {}", page.0, ranges.join(", "))
+                format!("{} {fresh} {sum:x} {}", page.0, ranges.join(", "))
             }
             Change::Block { index, cold } => format!("{} in {index} {cold}", page.0),
         });
     }
-    let pages = ["1 false 24 abcd, 92 ef", "300 true 0 xyz", "9 true 0 ", "10 in 200 false"].map(str::to_owned);
+    let pages = [
+        "1 false 1112131415161718 24 abcd, 92 ef",
+        "300 true 2122232425262728 0 xyz",
+        "9 true 3132333435363738 0 ",
+        "10 in 200 false",
+    ];
     let run = (0..5).map(|i| format!("{} in {} true", 20 + i, 70 + i));
-    assert_eq!(read, pages.into_iter().chain(run).collect::<Vec<_>>());
+    assert_eq!(read, pages.map(str::to_owned).into_iter().chain(run).collect::<Vec<_>>());
 }
 
 #[test]
@@ -193,10 +201,13 @@ fn an_entry_is_these_bytes() {
     let entry = Entry { page: PageNo(0x0102_0304), birth: Jci(0x1112_1314_1516_1718) };
     let words = entry.encode(7);
     let stored: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let want = image(ENTRY as usize, &[(0, "04030201"), (4, "93479f46"), (8, "1817161514131211")]);
+    let both = "8b50895310101010"; // what stands before it, the first of them turned by four bytes
+    let want = image(SUM_AT as usize, &[(0, "04030201"), (4, "93479f46"), (8, "1817161514131211"), (16, both)]);
     same(&stored, &want);
     let word = |at: usize| u64::from_le_bytes(want[at..at + 8].try_into().expect("eight bytes"));
-    assert_eq!(Entry::decode(7, [word(0), word(8)]), Some(entry));
+    assert_eq!(Entry::decode(7, [0, 8, 16].map(word)), Some(entry));
+    assert_eq!((SUM_AT, ENTRY), (24, 32), "the page's checksum is the last");
+    assert_eq!(page_sum(&[[1; 64], [2; 64]].concat()), 0x5c52_f6e4_5b5a_2510);
 }
 
 #[test]
@@ -235,8 +246,8 @@ fn a_region_is_laid_out_so() {
         let l = Layout::new(budget, page_size, inside);
         (l.ring_slots, l.max_blocks, l.slot_at(l.ring_slots + 2), l.entries_at(), l.blocks_at(), l.len())
     };
-    assert_eq!(places(256 << 20, 4096, true), (4096, 64256, 14336, 4206592, 5234688, 268427264));
-    assert_eq!(places(1 << 20, 1024, true), (128, 866, 14336, 143360, 159744, 1046528));
-    assert_eq!(places(256 << 20, 4096, false), (32768, 65536, 14336, 33566720, 34615296, 33566720));
-    assert_eq!(places(1 << 20, 1024, false), (256, 1024, 14336, 274432, 290816, 274432));
+    assert_eq!(places(256 << 20, 4096, true), (4096, 64007, 14336, 4206592, 6258688, 268431360));
+    assert_eq!(places(1 << 20, 1024, true), (128, 853, 14336, 143360, 172032, 1045504));
+    assert_eq!(places(256 << 20, 4096, false), (32768, 65536, 14336, 33566720, 35663872, 33566720));
+    assert_eq!(places(1 << 20, 1024, false), (256, 1024, 14336, 274432, 307200, 274432));
 }

@@ -27,6 +27,8 @@ pub struct Left {
     pub cold: Vec<u8>,
     /// The base file.
     pub base: Vec<u8>,
+    /// Whether pages are compared with their checksums when it is opened.
+    pub verify: bool,
     /// Whether there is a database in them.
     used: bool,
 }
@@ -60,7 +62,7 @@ impl Left {
     /// No database yet.
     pub fn new(kind: MediumKind) -> Left {
         let region = if kind == MediumKind::File { Vec::new() } else { vec![0; BUDGET as usize + (128 << 10)] };
-        Left { kind, region, cold: Vec::new(), base: Vec::new(), used: false }
+        Left { kind, region, cold: Vec::new(), base: Vec::new(), verify: true, used: false }
     }
 
     /// The superblock that holds, if one does.
@@ -100,7 +102,7 @@ impl Left {
             if kind == MediumKind::File { Region::Disk(Arc::new(file.clone())) } else { Region::Pmem(memory.clone()) };
         let done = Segment::private(mapping_len(budget, kind)).and_then(|segment| {
             let (cold, base) = (Arc::new(cold.clone()), Arc::new(base.clone()));
-            let parts = Parts { region, cold, base, segment, liveness: Liveness::solo(), budget };
+            let parts = Parts { region, cold, base, segment, liveness: Liveness::solo(), budget, verify: self.verify };
             work(&Store::assemble(parts)?)
         });
         self.region = if kind == MediumKind::File { file.bytes().clone() } else { memory.bytes() };

@@ -81,9 +81,10 @@ pub fn entry_mark(data: &[u8]) -> bool {
     let n = data.len().min(header.len());
     header[..n].copy_from_slice(&data[..n]);
     let word = |at: usize| header[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let (seed, words) = (word(16), [word(0), word(8)]);
+    let (seed, words) = (word(16), [word(0), word(8), word(32)]);
     if let Some(entry) = Entry::decode(seed, words) {
-        assert_eq!(entry.encode(seed), words);
+        let same = (0..3).filter(|&i| entry.encode(seed)[i] == words[i]);
+        assert!(same.count() >= 2, "two of three agree");
     }
     let entry = Entry { page: PageNo(words[0] as u32), birth: Jci(words[1]) };
     assert_eq!(

@@ -71,10 +71,11 @@ impl Feed<'_> {
     }
 }
 
-/// Damages one place of the log or of the superblocks on `file`, all of which have checksums: what opens all the same is as
-/// it was after some commit, and not before what the log attests to be durable.
+/// Damages one place of the region: what opens all the same is as it was after some commit, and not before what the log
+/// attests to be durable.
 pub fn damaged(data: &[u8]) -> Reached {
-    let (history, mut feed) = (&histories()[0], Feed(data));
+    let mut feed = Feed(data);
+    let history = &histories()[usize::from(feed.byte() % 2)];
     let mut left = history.left.clone();
     let len = left.region.len();
     if feed.byte() == 0 {
@@ -103,11 +104,14 @@ fn redone_to(left: &Left) -> Jci {
     left.superblock().expect("recovery has written one").low_water
 }
 
-/// Changes a region, seals most of the changes with right checksums, and opens it. What is forged well is believed, but it
-/// is then a database like any other: it opens again with the same content, takes a commit and keeps it, and closes.
+/// Changes a region, seals most of the changes with right checksums, and opens it; mostly with no regard to the checksums of
+/// pages, of which hardly one is right any more. What is forged well is believed, but it is then a database like any other: it
+/// opens again with the same content, takes a commit and keeps it, and closes.
 pub fn forged(data: &[u8]) -> Reached {
     let mut feed = Feed(data);
-    let mut left = histories()[usize::from(feed.byte() % 2)].left.clone();
+    let how = feed.byte();
+    let mut left = histories()[usize::from(how % 2)].left.clone();
+    left.verify = how.is_multiple_of(8);
     let mut slots = Vec::new();
     let incarnation = left.superblock().map_or(Incarnation(0), |s| s.incarnation);
     for _ in 0..8 {
@@ -224,8 +228,8 @@ fn commit_of_its_own(left: &mut Left, feed: &mut Feed<'_>, slots: &mut Vec<u64>)
             if feed.byte().is_multiple_of(8) { feed.number() as u32 & u32::MAX >> 2 } else { feed.byte().into() };
         let page = PageNo(page.max(1));
         match feed.byte() % 4 {
-            0 => packer.ranges(page, false, std::iter::once((feed.byte().into(), &feed.bytes(20)[..]))),
-            1 => packer.ranges(page, true, std::iter::empty()),
+            0 => packer.ranges(page, false, feed.number(), std::iter::once((feed.byte().into(), &feed.bytes(20)[..]))),
+            1 => packer.ranges(page, true, feed.number(), std::iter::empty()),
             // in the fast tier, in the cold file; blocks that are there, and that are not
             place => {
                 let index = if feed.byte() < 128 { feed.byte().into() } else { feed.number() as u32 };
@@ -293,8 +297,7 @@ fn entry(left: &mut Left, feed: &mut Feed<'_>) {
     let birth = if feed.byte().is_multiple_of(4) { feed.number() } else { feed.below(24) };
     let words = Entry { page: PageNo(page), birth: Jci(birth) }.encode(seed(superblock.region, Incarnation(0)));
     if let Some(bytes) = left.region.get_mut(at..at + ENTRY as usize) {
-        bytes[..8].copy_from_slice(&words[0].to_le_bytes());
-        bytes[8..].copy_from_slice(&words[1].to_le_bytes());
+        bytes.chunks_exact_mut(8).zip(words).for_each(|(bytes, word)| bytes.copy_from_slice(&word.to_le_bytes()));
     }
 }
 

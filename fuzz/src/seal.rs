@@ -23,7 +23,7 @@ pub fn applied(seed: u64, jci: u64) -> u64 {
 
 /// Seals a copy of the superblock, and makes it one of this version.
 pub fn superblock(copy: &mut [u8]) {
-    copy[..12].copy_from_slice(b"NVLITERG\x04\0\0\0");
-    let sum = checksum(4, &copy[..SIZE - 8]);
+    copy[..12].copy_from_slice(b"NVLITERG\x05\0\0\0");
+    let sum = checksum(5, &copy[..SIZE - 8]);
     copy[SIZE - 8..SIZE].copy_from_slice(&sum.to_le_bytes());
 }

@@ -288,6 +288,7 @@ impl Files {
             segment: if first { Segment::create(&mapping, len) } else { Segment::open(&mapping, len) }?,
             liveness: Liveness::join(lock)?,
             budget: self.budget,
+            verify: true,
         };
         if role == Role::Victim {
             (parts.cold, parts.base) = (stores::disk(parts.cold), stores::base(parts.base));

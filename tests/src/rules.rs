@@ -94,6 +94,7 @@ impl Rig {
             segment,
             liveness,
             budget: self.budget,
+            verify: true,
         }
     }
 

@@ -6,13 +6,16 @@
 #![allow(clippy::panic)]
 
 use nvlite_engine::Jci;
+use nvlite_engine::base::Incarnation;
 use nvlite_engine::base::checksum::seed;
-use nvlite_engine::format::journal::{HEADER, Header, SLOT};
+use nvlite_engine::format::entry::{ENTRY, Entry};
+use nvlite_engine::format::journal::{HEADER, Header, SLOT, groups};
 use nvlite_engine::format::layout::{APPLIED_AT, Layout, RING_AT};
 use nvlite_engine::format::superblock::{self, Superblock};
 use nvlite_tests::sim::mix;
 use nvlite_tests::sql::{Scratch, System, bank, integrity, log};
 use rusqlite::ErrorCode;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
@@ -53,18 +56,23 @@ impl Left {
 
     /// A bank that the killed process itself founded: the region has never been closed.
     fn never_closed(system: System, seed: u64) -> Left {
-        Left::by(system, seed, "found", |_| {})
+        Left::by(system, seed, "found", 20, |_| {})
     }
 
     /// One that was a stock file with something in it before.
     fn on(system: System, seed: u64, before: impl FnOnce(&Path)) -> Left {
-        Left::by(system, seed, "write", |path| {
+        Left::by(system, seed, "write", 20, |path| {
             before(path);
             bank::found(&mut system.open_with(path, 1000, SMALL).expect("opens")).expect("founds");
         })
     }
 
-    fn by(system: System, seed: u64, role: &str, prepare: impl FnOnce(&Path)) -> Left {
+    /// One whose log has gone round, so that of most of it the pages are the place (`ram`).
+    fn retired(system: System, seed: u64) -> Left {
+        Left::by(system, seed, "found", 300, |_| {})
+    }
+
+    fn by(system: System, seed: u64, role: &str, commits: i64, prepare: impl FnOnce(&Path)) -> Left {
         log::listen();
         let scratch = system.scratch();
         let path = scratch.path("bank.db");
@@ -77,7 +85,7 @@ impl Left {
             .expect("a worker");
         let mut acknowledged = 0;
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        while acknowledged < 20 {
+        while acknowledged < commits {
             let line = lines.next().expect("it works").expect("text");
             assert!(!line.starts_with("BAD"), "{line}");
             acknowledged += i64::from(line.starts_with("ack"));
@@ -483,7 +491,7 @@ impl Ring {
     }
 }
 
-/// All of the region that has a checksum of its own: the superblocks, the applied word and the ring. Data blocks have none.
+/// The superblocks, the applied word and the ring.
 ///
 /// A flip that changes nothing that counts must leave every commit; one in a commit that a later record attests, or (`ram`)
 /// the applied word, must be told, and so must one in that word. Else one in the newest commit alone looks like a commit
@@ -540,6 +548,84 @@ fn flip(left: &Left) {
             "{system:?} up to {}, {kind}: {refused} refused, {right} whole, {newest_lost} without the newest commit",
             ring.end
         );
+    }
+}
+
+/// Bytes of the file that have content of pages: of `ram`, data blocks whose entries hold; of `file`, what is at home of the
+/// pages that the log changes.
+fn content(left: &Left, region: &[u8], ring: &Ring) -> Vec<usize> {
+    let superblock = Superblock::choose(&region[..4096], &region[4096..8192]).expect("a superblock");
+    let layout = Layout::new(superblock.budget, 4096, left.system == System::Ram);
+    let pages: Vec<usize> = if left.system == System::Ram {
+        let entry_seed = seed(superblock.region, Incarnation(0));
+        let words = |b: u64| {
+            let at = (layout.entries_at() + b * ENTRY) as usize;
+            [0, 8, 16].map(|word| u64::from_le_bytes(region[at + word..][..8].try_into().expect("8 bytes")))
+        };
+        let held = |b: &u64| Entry::decode(entry_seed, words(*b)).is_some_and(|entry| entry.birth <= ring.low_water);
+        (0..layout.max_blocks.into()).filter(held).map(|b| (layout.blocks_at() + b * 4096) as usize).collect()
+    } else {
+        let needed = ring.slots.iter().enumerate().filter_map(|(n, header)| Some((n, (*header)?)));
+        let needed = needed.filter(|(_, header)| header.jci > ring.low_water && header.jci <= ring.end);
+        let bodies = needed.map(|(n, header)| &region[RING_AT as usize + n * SLOT + HEADER..][..header.len.into()]);
+        let pages: BTreeSet<u32> =
+            bodies.flat_map(|body| groups(body, 4096).flatten()).map(|group| group.0.0).collect();
+        let len = fs::metadata(left.scratch.path("bank.db")).expect("a base").len() as usize;
+        pages.into_iter().map(|page| (page as usize - 1) * 4096).filter(|at| at + 4096 <= len).collect()
+    };
+    pages.into_iter().flat_map(|at| at + 100..at + 4096).collect() // without the header, which has the mark
+}
+
+/// Entries, and the content that recovery starts from.
+///
+/// Of a damaged entry nothing is lost. A page that does not come out as it was committed is told; it may come out right all the
+/// same, where a commit that is redone stores over the damage.
+fn flip_pages(left: &Left) {
+    let system = left.system;
+    let region = fs::read(left.scratch.path("bank.db-nvlite")).expect("reads");
+    let ring = Ring::of(&region, system);
+    let Outcome::Right(whole) = left.copy().outcome("undamaged") else {
+        panic!("{system:?}: the undamaged is refused")
+    };
+    let (entries, places) = (RING_AT as usize + ring.slots.len() * SLOT, content(left, &region, &ring));
+    let used = |at: usize| region[at / 32 * 32..][..24] != [0; 24];
+    let words: Vec<usize> = match system {
+        System::Ram => (entries..places[0] / 4096 * 4096).filter(|at| at % 32 < 24 && used(*at)).collect(),
+        _ => Vec::new(),
+    };
+    let (mut refused, mut right) = (0, 0);
+    for (kind, cases, places) in [("entry", 60, &words), ("content", 100, &places)] {
+        for n in (0..cases).filter(|_| !places.is_empty()) {
+            let (at, bit) = (places[mix(12, n) as usize % places.len()], mix(13, n) % 8);
+            let case = left.copy();
+            let file = if system == System::Ram { &case.region } else { &case.base };
+            case.change(file, |bytes| bytes[at] ^= 1 << bit);
+            let what = format!("bit {bit} of byte {at} ({kind}, up to commit {})", ring.end);
+            match case.outcome(&what) {
+                Outcome::Refused(code, text) => {
+                    assert_eq!(kind, "content", "{system:?}, {what}: {text}");
+                    case.told(&what, (code, &text), UNUSABLE, file, &["checksum"]);
+                    refused += 1;
+                }
+                Outcome::Right(newest) => {
+                    assert_eq!(newest, whole, "{system:?}, {what}");
+                    right += usize::from(kind == "content");
+                }
+            }
+        }
+    }
+    println!(
+        "{system:?}, {} bytes of entries, {} of content: {refused} refused, {right} whole",
+        words.len(),
+        places.len()
+    );
+    assert!(refused > 40, "{system:?}: {refused} refused, {right} right");
+}
+
+#[test]
+fn flipped_bits_of_entries_and_pages_give_no_wrong_rows() {
+    for system in System::NVLITE {
+        flip_pages(&Left::retired(system, 12));
     }
 }
 

@@ -55,6 +55,7 @@ fn media(site: Site) -> &'static [MediumKind] {
         | Site::ClearFence
         | Site::HomewardEntry
         | Site::ShadowBlock
+        | Site::ShadowSum
         | Site::ShadowFence
         | Site::ForgetEntries
         | Site::Superblock
@@ -64,6 +65,7 @@ fn media(site: Site) -> &'static [MediumKind] {
         | Site::RecoverFresh
         | Site::RecoverRanges
         | Site::RecoverEntry
+        | Site::RecoverSum
         | Site::RecoverFence => &[Dax],
         Site::Batch | Site::SuperblockSync | Site::RecoverLog => &[File],
         Site::ShadowCold

@@ -46,8 +46,8 @@ const GROUPS: usize = 2 + 1 + 300;
 /// A slot with groups of every kind; not sealed.
 fn slot() -> Vec<u8> {
     let mut packer = Packer::default();
-    packer.ranges(PageNo(1), false, [(24_u32, &b"abcd"[..]), (92, &b"efgh"[..])].into_iter());
-    packer.ranges(PageNo(77), true, std::iter::once((0_u32, &[9_u8; 300][..])));
+    packer.ranges(PageNo(1), false, 5, [(24_u32, &b"abcd"[..]), (92, &b"efgh"[..])].into_iter());
+    packer.ranges(PageNo(77), true, 6, std::iter::once((0_u32, &[9_u8; 300][..])));
     packer.block(PageNo(1 << 20), 12, true);
     (0..300).for_each(|n| packer.block(PageNo(500 + n), 40 + n, n >= 200));
     packer.sum_up(0x0102_0304_0506_0708);

@@ -184,6 +184,7 @@ fn p17_the_last_block_of_the_region_is_flushed_no_further_than_it_goes() {
         segment: Segment::private(mapping_len(budget, MediumKind::Ram)).unwrap(),
         liveness: Liveness::solo(),
         budget,
+        verify: true,
     })
     .unwrap();
     let mut s = store.session().unwrap();

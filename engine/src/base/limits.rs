@@ -18,7 +18,7 @@ pub const MAX_ATTACHMENTS: u32 = 1024;
 pub const DEFAULT_REGION: u64 = 256 << 20;
 /// Least budget: fewer blocks than this cannot hold the pages that one statement pins.
 pub const MIN_REGION: u64 = 1 << 20;
-/// Largest budget: what lies beside the blocks is a sixteenth of it, and both fit a mapping of [`MAX_MAPPING`].
+/// Largest budget: what lies beside the blocks is less than an eighth of it, and both fit a mapping of [`MAX_MAPPING`].
 pub const MAX_REGION: u64 = 1 << 45;
 /// Longest mapping: half of the addresses that a process has.
 pub const MAX_MAPPING: u64 = 1 << 46;

@@ -7,6 +7,7 @@ pub mod error;
 #[allow(unsafe_code)]
 pub(crate) mod huge;
 pub mod limits;
+pub mod page_sum;
 pub(crate) mod room;
 pub mod sync;
 pub mod units;

@@ -12,7 +12,8 @@
 //! | 30 | 2 | flags, 0 |
 //! | 32 | .. | body: groups |
 //!
-//! A group is one page's changes: `varint(page << 2 | kind)`, then for [`Kind::Ranges`] and [`Kind::Fresh`] ranges of
+//! A group is one page's changes: `varint(page << 2 | kind)`, then for [`Kind::Ranges`] and [`Kind::Fresh`] 8 bytes, the
+//! checksum of the page after the commit (see [`page_sum`](crate::base::page_sum)), and ranges of
 //! `varint(gap << 1 | last) varint(length) bytes`, the gap counted from the end of the range before; for [`Kind::Block`]
 //! `varint(index << 1 | cold)`, for [`Kind::Run`] that and `varint(count)`: so many pages in a row, from `page` on, stand in
 //! so many blocks in a row. A group never spans slots; a page may have several groups, applied in order. Last comes, if any
@@ -172,8 +173,8 @@ impl Run {
     }
 }
 
-/// The least room in which it is worth to start a range: two heads and some bytes.
-const LEAST: usize = 24;
+/// The least room in which it is worth to start a range: two heads, a checksum and some bytes.
+const LEAST: usize = 32;
 const _: () = assert!(LEAST < BODY / 8);
 
 impl Packer {
@@ -285,9 +286,9 @@ impl Packer {
         }
     }
 
-    /// Adds a page's ranges: (offset, bytes), ascending, not overlapping. Without any, `fresh` says a page of zeros
-    /// and a plain group says nothing and is left out.
-    pub fn ranges<'a>(&mut self, page: PageNo, fresh: bool, ranges: impl Iterator<Item = (u32, &'a [u8])>) {
+    /// Adds a page's ranges: (offset, bytes), ascending, not overlapping; `sum` is the page's checksum with them. Without
+    /// any, `fresh` says a page of zeros and a plain group says nothing and is left out.
+    pub fn ranges<'a>(&mut self, page: PageNo, fresh: bool, sum: u64, ranges: impl Iterator<Item = (u32, &'a [u8])>) {
         self.end_run();
         let mut open = false;
         for (mut at, mut bytes) in ranges {
@@ -297,6 +298,7 @@ impl Packer {
                         self.close_group();
                     }
                     self.open_group(page, if fresh && !open { Kind::Fresh } else { Kind::Ranges });
+                    self.image.extend_from_slice(&sum.to_le_bytes());
                     open = true;
                 }
                 self.newest = self.image.len();
@@ -313,6 +315,7 @@ impl Packer {
             self.close_group();
         } else if fresh {
             self.open_group(page, Kind::Fresh);
+            self.image.extend_from_slice(&sum.to_le_bytes());
             self.newest = self.image.len();
             put_varint(&mut self.image, 0);
             put_varint(&mut self.image, 0);
@@ -328,6 +331,8 @@ pub enum Change<'a> {
     Ranges {
         /// Whether the page is cleared first.
         fresh: bool,
+        /// Checksum of the page after the commit.
+        sum: u64,
         /// The ranges, still encoded; verified.
         ranges: Ranges<'a>,
     },
@@ -410,6 +415,9 @@ impl<'a> Groups<'a> {
         let change = match code & 3 {
             kind @ (2 | 3) => self.blocks(page, kind == 3)?,
             kind => {
+                let (sum, rest) = self.rest.split_at_checked(8).ok_or(FormatError::Truncated)?;
+                let sum = get_u64(sum, 0);
+                self.rest = rest;
                 let ranges = Ranges { rest: self.rest, end: 0, last: false };
                 let mut walk = ranges;
                 while let Some((at, bytes)) = walk.step()? {
@@ -418,7 +426,7 @@ impl<'a> Groups<'a> {
                     }
                 }
                 self.rest = walk.rest;
-                Change::Ranges { fresh: kind == 1, ranges }
+                Change::Ranges { fresh: kind == 1, sum, ranges }
             }
         };
         Ok(Some((PageNo(page), change)))
@@ -512,7 +520,7 @@ mod tests {
                 for (at, bytes) in &ranges {
                     image[*at as usize..*at as usize + bytes.len()].copy_from_slice(bytes);
                 }
-                packer.ranges(PageNo(page), *fresh, ranges.into_iter());
+                packer.ranges(PageNo(page), *fresh, 7, ranges.into_iter());
                 if *fresh || *cuts > 0 {
                     want.push((page, image));
                 }
@@ -522,7 +530,7 @@ mod tests {
                 prop_assert!(part.len() <= SLOT);
                 for group in groups(&part[HEADER..], 4096) {
                     let (page, change) = group.unwrap();
-                    let Change::Ranges { fresh, ranges } = change else { panic!("no blocks here") };
+                    let Change::Ranges { fresh, sum: 7, ranges } = change else { panic!("no blocks here, no other sum") };
                     let index = want.iter().skip(got.len().saturating_sub(1)).position(|w| w.0 == page.0);
                     if got.last().is_none_or(|g| g.0 != page.0) || fresh || index.is_none() {
                         got.push((page.0, if fresh { vec![0; 4096] } else { vec![0xEE; 4096] }));
@@ -570,7 +578,7 @@ mod tests {
                     (page, index) = (page + 1, index + 1);
                 }
                 if ranges == 0 {
-                    packer.ranges(PageNo(page), true, std::iter::empty());
+                    packer.ranges(PageNo(page), true, 7, std::iter::empty());
                     want.push((page, None));
                     page += 1;
                 }

@@ -5,7 +5,7 @@
 //! | 0..8192 | two superblocks | two superblocks |
 //! | 8192..12288 | zeros | the applied word, then zeros |
 //! | 12288.. | ring of micro-journals | ring of micro-journals |
-//! | then | | durable virtblock array, 16 bytes a block, padded to 4096 |
+//! | then | | durable virtblock array, 32 bytes a block, padded to 4096 |
 //! | then | | data blocks |
 
 use super::entry::ENTRY;

@@ -30,7 +30,7 @@ use crate::base::{Incarnation, Jci, RegionId};
 /// Bytes of one copy.
 pub const SIZE: usize = 4096;
 /// The format this code writes, and the only one it reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const MAGIC: &[u8; 8] = b"NVLITERG";
 const PATH_AT: usize = 128;
 /// Longest path of a mapping.

@@ -75,6 +75,8 @@ sites! {
     HomewardEntry,
     /// Shadow blocks in the region.
     ShadowBlock,
+    /// Their checksums.
+    ShadowSum,
     /// Before the call that wrote them ends: the record that names them may be another thread's.
     ShadowFence,
     /// Shadow blocks in the cold file, before the record that names them.
@@ -105,8 +107,10 @@ sites! {
     RecoverLog,
     /// Homes that recovery wrote.
     RecoverHomes,
-    /// Entries that recovery must not believe, cleared before the low-water mark passes their birth.
+    /// Entries that recovery must not believe, cleared before the low-water mark passes their birth; damaged ones made good.
     RecoverUnbelieved,
+    /// Checksums of blocks that recovery redid.
+    RecoverSum,
     /// Entries of pages whose place recovery moved to their homes.
     RecoverHomeward,
     /// Blocks that recovery cleared.

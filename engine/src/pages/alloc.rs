@@ -5,7 +5,7 @@
 //! journal entry refers to is not reused before its replacement is durable, P17), `cleared` (its durable entry is
 //! cleared; until the next fence), free. After a holder's death all lists are rebuilt from what is reachable.
 
-use super::virt::{Block, ENTRY_CHANGED, Place, Virt};
+use super::virt::{Block, Place, Virt};
 use super::{Pages, heads};
 use crate::base::bytes::prefetch;
 use crate::base::sync::{AtomicU32, Ordering};
@@ -50,7 +50,6 @@ impl Pages {
         let layout = self.shape(page_size).layout;
         let (p, n) = (&self.shared.places, u64::from(layout.max_blocks));
         self.shared.segment.commit(p.free, n * 4)?;
-        self.shared.segment.commit(p.blocks, n * size_of::<Block>() as u64)?;
         self.shared.segment.commit(p.touched, n * 8)?;
         if let Some(pmem) = &self.pmem {
             // how long it must be is not known before
@@ -126,7 +125,8 @@ impl Pages {
         let ring = if geo.layout.blocks_inside { 0 } else { geo.layout.ring_slots - head.ring_present.load(R) };
         let spare = SPARE + ring * SLOT as u64;
         let cramped = present > 0 && self.shared.segment.room() < bytes + spare;
-        match if cramped { None } else { Some(geo.arena.allocate(present, n)) } {
+        let allocate = || self.back_blocks(present, n).and_then(|()| geo.arena.allocate(present, n));
+        match if cramped { None } else { Some(allocate()) } {
             Some(Ok(())) => {}
             None | Some(Err(Error::Full { .. })) => {
                 self.no_room.store(now(), R);
@@ -147,12 +147,17 @@ impl Pages {
         Ok(true)
     }
 
+    /// Gives memory to what stands beside `n` blocks, from `first` on.
+    pub fn back_blocks(&self, first: u32, n: u32) -> Result<()> {
+        let (at, each) = (self.shared.places.blocks, size_of::<Block>() as u64);
+        self.shared.segment.commit(at + u64::from(first) * each, u64::from(n) * each)
+    }
+
     /// Puts a block on the free stack.
     pub fn push_block(&self, b: BlockNo) {
         let head = self.shared.head();
         let top = head.free_blocks.load(R);
-        self.block(b).virt.store(0, R);
-        self.block(b).flags.store(0, R);
+        self.disconnect(b, VirtNo::NONE);
         self.free_stack()[top as usize].store(b.0, R);
         head.free_blocks.store(top + 1, Ordering::Release); // what a dead holder leaves below the top is free
     }
@@ -163,9 +168,16 @@ impl Pages {
         let top = head.free_blocks.load(R).checked_sub(1)?;
         let b = BlockNo(self.free_stack()[top as usize].load(R));
         head.free_blocks.store(top, R);
-        self.block(b).virt.store(virt.0, R);
-        self.block(b).flags.store(0, R);
+        self.disconnect(b, virt);
         Some(b)
+    }
+
+    /// Gives a block that nobody looks at to `virt`, or to nobody.
+    fn disconnect(&self, b: BlockNo, virt: VirtNo) {
+        let block = self.block(b);
+        block.virt.store(virt.0, R);
+        block.fetched.store(0, R);
+        block.entry_changed.store(0, R);
     }
 
     fn touched_list(&self) -> &[AtomicU32] {
@@ -181,7 +193,7 @@ impl Pages {
         }
         let block = self.block(b);
         let seen = block.stored.load(R);
-        if seen == 0 && block.flags.load(R) & ENTRY_CHANGED == 0 {
+        if seen == 0 && block.entry_changed.load(R) == 0 {
             self.push_touched(b);
         }
         if len > 0 {
@@ -196,9 +208,15 @@ impl Pages {
     pub fn change_entry(&self, b: BlockNo, entry: Option<Entry>) {
         if self.pmem.is_some() {
             self.note_stored(b, 0, 0);
-            self.block(b).flags.fetch_or(ENTRY_CHANGED, R);
+            self.block(b).entry_changed.store(1, R);
             self.store_entry(b, entry);
         }
+    }
+
+    /// Notes the checksum of what a block that was noted holds now; the next retirement makes it durable with the entry.
+    pub fn change_sum(&self, b: BlockNo, sum: u64) {
+        self.block(b).sum.store(sum, R);
+        self.block(b).entry_changed.store(1, R);
     }
 
     /// Bytes for which one bit of a block's mask stands: a 64th, but no less than a line.
@@ -225,8 +243,8 @@ impl Pages {
             }
             let b = BlockNo(b.load(R));
             let block = self.block(b);
-            // No read-modify-write between the flushes: it would wait for each of them. Noted until they are flushed, for a
-            // taker over of this lock.
+            // no read-modify-write between the flushes: it would wait for each of them. Noted until they are flushed, for a
+            // taker over of this lock
             let mut mask = block.stored.load(R);
             while mask != 0 {
                 let first = mask.trailing_zeros();
@@ -235,9 +253,10 @@ impl Pages {
                 mask = if first + run == 64 { 0 } else { mask >> (first + run) << (first + run) };
             }
             block.stored.store(0, R);
-            if block.flags.load(R) & ENTRY_CHANGED != 0 {
+            if block.entry_changed.load(R) != 0 {
+                self.store_entry_sum(b, block.sum.load(R));
                 lines += self.flush_entry(Site::RetireEntry, b);
-                block.flags.fetch_and(!ENTRY_CHANGED, R);
+                block.entry_changed.store(0, R);
             }
         }
         head.touched.store(0, R);
@@ -590,9 +609,9 @@ impl Pages {
         for b in (0..head.blocks_present.load(R)).map(BlockNo).filter(|_| self.pmem.is_some()) {
             let block = self.block(b);
             if self.entry(b).is_none() {
-                block.flags.fetch_or(ENTRY_CHANGED, R);
+                block.entry_changed.store(1, R);
             }
-            if block.stored.load(R) != 0 || block.flags.load(R) & ENTRY_CHANGED != 0 {
+            if block.stored.load(R) != 0 || block.entry_changed.load(R) != 0 {
                 self.push_touched(b);
             }
         }
@@ -605,8 +624,7 @@ impl Pages {
         for i in 0..head.free_blocks.load(R) as usize {
             let b = BlockNo(stack[i].load(R));
             if b.0 < head.blocks_present.load(R) && used.insert(Place::Fast(b)) {
-                self.block(b).virt.store(0, R);
-                self.block(b).flags.store(0, R);
+                self.disconnect(b, VirtNo::NONE);
                 stack[kept].store(b.0, R); // read already
                 kept += 1;
             }

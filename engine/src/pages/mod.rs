@@ -14,9 +14,11 @@ pub mod virt;
 use crate::base::bytes::prefetch;
 use crate::base::checksum::checksum;
 use crate::base::limits::{MAX_PAGE_SIZE, MIN_PAGE_SIZE};
+use crate::base::page_sum::sum_of_zeros;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::{BlockNo, Error, Jci, PageNo, RegionId, Result, VirtNo};
-use crate::format::entry::{ENTRY, Entry};
+use crate::format::entry::{ENTRY, Entry, SUM_AT};
+use crate::format::get_u64;
 use crate::format::journal::SLOT;
 use crate::format::layout::Layout;
 use crate::medium::{Disk, Pmem, Site};
@@ -40,7 +42,7 @@ impl Places {
     #[must_use]
     pub fn shape(&self) -> u64 {
         let elements = [Header::SHAPE, Slot::SHAPE, Virt::SHAPE, Block::SHAPE, heads::Entry::SHAPE];
-        checksum(2, format!("{self:?} {elements:?} {SLOT} v7").as_bytes())
+        checksum(2, format!("{self:?} {elements:?} {SLOT} v8").as_bytes())
     }
 }
 
@@ -50,6 +52,8 @@ pub struct Geometry {
     pub layout: Layout,
     /// The data blocks.
     pub arena: Arena,
+    /// Checksum of a page of zeros.
+    pub sum_of_zeros: u64,
 }
 
 /// The pages of one database, as one process sees them.
@@ -145,7 +149,7 @@ impl Pages {
             Some(pmem) => Arena::new(Memory::Inside(pmem.clone()), layout.blocks_at(), page_size),
             None => Arena::new(Memory::Frames(self.shared.segment.clone()), self.shared.places.frames, page_size),
         };
-        Geometry { layout, arena }
+        Geometry { layout, arena, sum_of_zeros: sum_of_zeros(page_size) }
     }
 
     /// The geometry, where the page size is known by the protocol: it was fixed before any page could be written.
@@ -218,19 +222,48 @@ impl Pages {
     /// The durable entry of a block.
     #[must_use]
     pub fn entry(&self, b: BlockNo) -> Option<Entry> {
-        let mut bytes = [0u8; ENTRY as usize];
-        self.pmem.as_ref()?.load(self.entry_at(b), &mut bytes);
-        let words = [crate::format::get_u64(&bytes, 0), crate::format::get_u64(&bytes, 8)];
-        Entry::decode(self.entry_seed, words)
+        Entry::decode(self.entry_seed, self.entry_words(b)?)
     }
 
-    /// Stores a block's entry, not yet persistent.
+    /// The words of a block's entry but for the checksum.
+    fn entry_words(&self, b: BlockNo) -> Option<[u64; 3]> {
+        let mut bytes = [0u8; SUM_AT as usize];
+        self.pmem.as_ref()?.load(self.entry_at(b), &mut bytes);
+        Some([0, 8, 16].map(|at| get_u64(&bytes, at)))
+    }
+
+    /// Whether a block's entry stands there as it was stored: not torn, not damaged, or none at all.
+    #[must_use]
+    pub fn entry_is_whole(&self, b: BlockNo) -> bool {
+        let words = self.entry_words(b);
+        words == Some(self.entry(b).map_or([0; 3], |entry| entry.encode(self.entry_seed)))
+    }
+
+    /// Whether a block's entry is neither one nor none, nor torn between those.
+    #[must_use]
+    pub fn entry_is_damaged(&self, b: BlockNo) -> bool {
+        self.entry_words(b).is_some_and(|words| Entry::is_damaged(self.entry_seed, words))
+    }
+
+    /// Stores a block's entry but for the checksum, not yet persistent.
     pub fn store_entry(&self, b: BlockNo, entry: Option<Entry>) {
         if let Some(pmem) = &self.pmem {
-            let words = entry.map_or([0, 0], |e| e.encode(self.entry_seed));
-            pmem.store_u64(self.entry_at(b) + 8, words[1]);
-            pmem.store_u64(self.entry_at(b), words[0]);
+            let words = entry.map_or([0; 3], |e| e.encode(self.entry_seed));
+            (0..).zip(words).for_each(|(i, word)| pmem.store_u64(self.entry_at(b) + 8 * i, word));
         }
+    }
+
+    /// The durable checksum of a block: of what it held at the last retirement, or has got since.
+    #[must_use]
+    pub fn entry_sum(&self, b: BlockNo) -> u64 {
+        let mut bytes = [0u8; 8];
+        self.pmem.iter().for_each(|pmem| pmem.load(self.entry_at(b) + SUM_AT, &mut bytes));
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Stores that.
+    pub fn store_entry_sum(&self, b: BlockNo, sum: u64) {
+        self.pmem.iter().for_each(|pmem| pmem.store_u64(self.entry_at(b) + SUM_AT, sum));
     }
 
     /// Clears the entries of all blocks for which `which` says so; persistent after the caller's fence.

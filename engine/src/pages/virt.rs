@@ -3,6 +3,7 @@
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
+use crate::shared::{BLOCK_STATE, VIRT};
 use crate::shm::{Shape, Shared as InMapping, Slot, shape};
 
 /// Where a version's content is. One word, so that moving it is one store.
@@ -74,6 +75,8 @@ unsafe impl InMapping for Virt {
     );
 }
 
+const _: () = assert!(size_of::<Virt>() as u64 == VIRT && size_of::<Block>() as u64 == BLOCK_STATE);
+
 impl Virt {
     /// Its place.
     #[must_use]
@@ -123,26 +126,25 @@ impl Virt {
 /// | offset | field |
 /// | --- | --- |
 /// | 0 | the virtblock whose content it is, 0 if free |
-/// | 4 | bit 0: its entry changed since the last retirement; from bit 8 on: pointers into it that are out (any reader) |
+/// | 4 | pointers into it that are out (any reader) |
 /// | 8 | which 64ths of it (or lines, if it has fewer) were stored to since the last retirement |
+/// | 16 | checksum of what it holds: the newest version, unless a commit is being applied to it |
+/// | 24 | 1 if its entry or that checksum changed since the last retirement |
 #[repr(C)]
 #[derive(Default)]
 #[allow(missing_docs)]
 pub struct Block {
     pub virt: AtomicU32,
-    pub flags: AtomicU32,
+    pub fetched: AtomicU32,
     pub stored: AtomicU64,
+    pub sum: AtomicU64,
+    pub entry_changed: AtomicU64,
 }
-
-/// One pointer into the block, in its flags.
-const FETCHED: u32 = 1 << 8;
-/// Its entry changed since the last retirement.
-pub const ENTRY_CHANGED: u32 = 1;
 
 // SAFETY: repr(C), atomics only, every bit pattern valid.
 #[allow(unsafe_code)]
 unsafe impl InMapping for Block {
-    const SHAPE: &'static Shape = shape!(Block, 16: 0 virt, 4 flags, 8 stored);
+    const SHAPE: &'static Shape = shape!(Block, 32: 0 virt, 4 fetched, 8 stored, 16 sum, 24 entry_changed);
 }
 
 impl Block {
@@ -150,18 +152,18 @@ impl Block {
     /// count may be first: nobody relies on them before the pin is gone (who stores in place) or the read has ended (who
     /// reuses).
     pub fn lend(&self, slot: &Slot) {
-        self.flags.fetch_add(FETCHED, Ordering::AcqRel);
+        self.fetched.fetch_add(1, Ordering::AcqRel);
         slot.add_fetch();
     }
 
     /// Counts a pointer given back. Release: who finds it back finds what was read through it read.
     pub fn give_back(&self, slot: &Slot) {
-        self.flags.fetch_sub(FETCHED, Ordering::AcqRel);
+        self.fetched.fetch_sub(1, Ordering::AcqRel);
         slot.drop_fetch();
     }
 
     /// Whether pointers into it are out, or were when a process died.
     pub fn is_fetched(&self) -> bool {
-        self.flags.load(Ordering::Acquire) >= FETCHED
+        self.fetched.load(Ordering::Acquire) > 0
     }
 }

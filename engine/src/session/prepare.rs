@@ -76,13 +76,15 @@ impl Session {
     /// Builds the record. With `lined_up`, as if the shadow blocks were the cold blocks from that one on.
     fn pack(&mut self, pages: &[(PageNo, Written)], lined_up: Option<u32>) -> Result<()> {
         let engine = self.store.engine();
+        let base = self.base.as_deref().expect("opened by begin_read");
         let packer = &mut self.commit.packer;
         packer.clear();
         let mut next = lined_up;
         for &(page, written) in pages {
             let place = match written {
                 Written::Ranges { fresh, first, n } => {
-                    packer.ranges(page, fresh, self.set.ranges(first, n));
+                    let sum = engine.sum_after(page, fresh, self.set.ranges(first, n), base)?;
+                    packer.ranges(page, fresh, sum, self.set.ranges(first, n));
                     continue;
                 }
                 Written::Shadow(v) => next.map_or_else(|| engine.pages.virt(v).place(), Place::Cold),

@@ -49,7 +49,8 @@ const FORGED: (usize, u64) = (4096, 46);
 /// commits 0 to 11, of pages 1 to 8.
 fn forgery(seed: u64) -> Vec<u8> {
     let entry = |i: u64| Entry { page: PageNo(1 + (i + 5) as u32 % 8), birth: Jci(i / 8) }.encode(seed);
-    let mut page: Vec<u8> = (0..96).flat_map(entry).flat_map(u64::to_le_bytes).collect();
+    let whole = |i| entry(i).into_iter().chain([0]);
+    let mut page: Vec<u8> = (0..96).flat_map(whole).flat_map(u64::to_le_bytes).collect();
     let mut header = mark::empty(512);
     header[28..32].copy_from_slice(&3_u32.to_be_bytes());
     while page.len() < FORGED.0 {
@@ -116,6 +117,7 @@ impl Nvlite {
             segment,
             liveness,
             budget: self.budget,
+            verify: true,
         }
     }
 
