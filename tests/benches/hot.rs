@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use nvlite_engine::base::page_sum::{page_sum, sum_after};
 use nvlite_engine::{Durability::Full, MediumKind, Options, Session, Store};
 use nvlite_tests::plain_base::PlainBase;
 use nvlite_tests::rules::{PAGE, commit, content, offset};
@@ -83,5 +84,14 @@ fn writing(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(hot, reading, writing);
+fn summing(criterion: &mut Criterion) {
+    let old = content(1, 1);
+    let (before, range) = (page_sum(&old), [9; 40]);
+    criterion.bench_function("checksum of a page", |b| b.iter(|| page_sum(black_box(&old))));
+    criterion.bench_function("checksum of a page of which 40 bytes change", |b| {
+        b.iter(|| sum_after(before, Some(black_box(&old)), std::iter::once((100, &range[..]))));
+    });
+}
+
+criterion_group!(hot, reading, writing, summing);
 criterion_main!(hot);
