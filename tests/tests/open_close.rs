@@ -7,6 +7,7 @@
 
 use nvlite_tests::needs;
 use nvlite_tests::sql::System;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -93,4 +94,28 @@ fn a_cycle_of_open_and_close_costs_so_much() {
         assert_eq!(syncs, CYCLES * expected, "{what}: syncs in {CYCLES} cycles");
         assert!((1..=CYCLES * MEMORY).contains(&memory), "{what}: {memory} bytes in {CYCLES} cycles");
     }
+}
+
+#[test]
+fn a_database_of_100_gib_opens_as_one_of_two_pages_does() {
+    // Failure: an open, or a first change, costs something for every page that the database has.
+    if !needs::program("strace") {
+        return;
+    }
+    let costs = |pages: Option<u32>| {
+        let scratch = System::File.scratch();
+        let path = scratch.path("large.db");
+        let stock = rusqlite::Connection::open(&path).expect("opens");
+        stock.execute_batch("CREATE TABLE t(a INTEGER PRIMARY KEY, b)").expect("creates");
+        drop(stock);
+        if let Some(pages) = pages {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+            file.set_len(u64::from(pages) << 12).expect("a sparse file");
+            file.write_all_at(&pages.to_be_bytes(), 28).expect("the header says so");
+        }
+        [WRITES, READS].map(|sql| counted(&path, sql, "", CYCLES))
+    };
+    let (small, large) = (costs(None), costs(Some(100 << 18)));
+    println!("syncs and bytes in {CYCLES} cycles of writes, of reads: {small:?}, of 100 GiB {large:?}");
+    assert_eq!(small, large);
 }
