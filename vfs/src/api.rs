@@ -151,7 +151,6 @@ api! {
     exec 55 sqlite3_exec unsafe extern "C" fn(*mut sqlite3, *const c_char, Callback, *mut c_void, *mut *mut c_char) -> c_int;
     file_control 127 sqlite3_file_control unsafe extern "C" fn(*mut sqlite3, *const c_char, c_int, *mut c_void) -> c_int;
     free 58 sqlite3_free unsafe extern "C" fn(*mut c_void);
-    get_autocommit 60 sqlite3_get_autocommit unsafe extern "C" fn(*mut sqlite3) -> c_int;
     log 167 sqlite3_log unsafe extern "C" fn(c_int, *const c_char, ...);
     malloc64 197 sqlite3_malloc64 unsafe extern "C" fn(sqlite3_uint64) -> *mut c_void;
     open_v2 135 sqlite3_open_v2 unsafe extern "C" fn(*const c_char, *mut *mut sqlite3, c_int, *const c_char) -> c_int;

@@ -198,7 +198,7 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xRead: Some(x_read),
     xWrite: Some(x_write),
     xTruncate: Some(x_truncate),
-    xSync: Some(x_nothing),
+    xSync: Some(x_sync),
     xFileSize: Some(x_file_size),
     xLock: Some(x_nothing),
     xUnlock: Some(x_nothing),
@@ -284,8 +284,19 @@ unsafe extern "C" fn x_write(
 }
 
 unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
-    call(file, |contents, _| {
+    call(file, |contents, conn| {
         contents.truncate(u64::try_from(size).unwrap_or(0));
+        if size == 0 {
+            conn.journal_cut();
+        }
+        SQLITE_OK
+    })
+}
+
+/// Nothing here is to be durable, but what SQLite syncs tells what it wants to be.
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, _flags: c_int) -> c_int {
+    call(file, |_, conn| {
+        conn.journal_synced();
         SQLITE_OK
     })
 }

@@ -53,8 +53,8 @@ impl Conn {
                 SQLITE_FCNTL_VFSNAME => {
                     *slot::<*mut c_char>(argument)? = self.instance.api.alloc_text(&self.instance.full_name());
                 }
-                // An address that SQLite keeps valid until xClose.
-                SQLITE_FCNTL_PDB => self.db = argument.cast(),
+                // Which connection it is makes no difference.
+                SQLITE_FCNTL_PDB => {}
                 // The busy handler is never called from here: the queue works through xSleep (P11).
                 SQLITE_FCNTL_BUSYHANDLER => {}
                 SQLITE_FCNTL_TEMPFILENAME => *slot::<*mut c_char>(argument)? = self.temp_name()?,
@@ -118,17 +118,6 @@ impl Conn {
         let length = c_int::try_from(text.len()).unwrap_or(0);
         // SAFETY: a string builder of SQLite's, and as many bytes as there are.
         unsafe { (self.instance.api.str_append)(into, text.as_ptr().cast(), length) }
-    }
-
-    /// True if the connection is surely outside a transaction.
-    pub(super) fn in_autocommit(&self) -> bool {
-        // SAFETY: `db` is null or the address that SQLite gave with FCNTL_PDB, which holds the connection that is calling us.
-        unsafe {
-            match self.db.as_ref() {
-                Some(db) if !db.is_null() => (self.instance.api.get_autocommit)(*db) != 0,
-                _ => false,
-            }
-        }
     }
 }
 

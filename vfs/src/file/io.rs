@@ -96,6 +96,16 @@ impl Conn {
         self.own_journal_mode = pass;
     }
 
+    /// The journal was cut to nothing.
+    pub(crate) fn journal_cut(&mut self) {
+        self.sync.journal_cut();
+    }
+
+    /// SQLite synced the journal.
+    pub(crate) fn journal_synced(&mut self) {
+        self.sync.journal_synced();
+    }
+
     /// True if it may write: then it keeps a journal.
     pub(crate) fn may_journal(&self) -> bool {
         !self.read_only

@@ -73,8 +73,6 @@ pub struct Conn {
     mmap_limit: i64,
     /// `SQLITE_FCNTL_LOCK_TIMEOUT`, kept to be answered: waiting is the busy handler's (P11).
     lock_timeout: c_int,
-    /// `SQLITE_FCNTL_PDB`: the place of the connection, which shared-cache mode changes.
-    db: *const *mut sqlite3,
     last_errno: i32,
     /// SQLite's cache of page 1 says what is not stored (P7): it is told to drop its cache at its next look.
     false_header: bool,
@@ -107,7 +105,6 @@ impl Conn {
             sync: sync::Tracker::default(),
             mmap_limit: 0,
             lock_timeout: 0,
-            db: std::ptr::null(),
             last_errno: 0,
             false_header: false,
             lock_lost: false,

@@ -1,15 +1,14 @@
 //! Pragmas that the VFS answers in SQLite's place, or only listens to.
 #![allow(unsafe_code)]
 
-use super::{Conn, sync};
+use super::Conn;
 use crate::error::{Failure, Outcome};
 use crate::lock::Level;
 use crate::sys::*;
-use nvlite_engine::format::mark::HEADER;
 use std::ffi::{CStr, c_char};
 
-/// What our own `PRAGMA journal_mode` asks for.
-pub(crate) const OWN_JOURNAL_MODE: &str = "PERSIST";
+/// What our own `PRAGMA journal_mode` asks for: a journal as a file that stays open, and that shows `synchronous` (P5).
+pub(crate) const OWN_JOURNAL_MODE: &str = "TRUNCATE";
 
 /// SQLite's array: where the answer goes, the pragma's name, its argument or null.
 ///
@@ -32,10 +31,6 @@ pub(super) unsafe fn answer(conn: &mut Conn, argument: *mut *mut c_char) -> Outc
         "journal_mode" => Some(if conn.asked.config.reply_wal { "wal" } else { "memory" }),
         // A connection cannot keep others out by keeping a lock: they read snapshots, and the writer lock is given back.
         "locking_mode" => Some("normal"),
-        "synchronous" => {
-            conn.listen_synchronous(value.as_deref());
-            None
-        }
         "wal_checkpoint" => {
             conn.checkpoint_by_pragma();
             None
@@ -49,30 +44,6 @@ pub(super) unsafe fn answer(conn: &mut Conn, argument: *mut *mut c_char) -> Outc
 }
 
 impl Conn {
-    /// SQLite tells the VFS before it reads the schema, without which it does not obey. So a level that lowers durability
-    /// counts only if the database can be read now; one that raises it counts at once.
-    fn listen_synchronous(&mut self, value: Option<&str>) {
-        let Some(value) = value.filter(|_| self.in_autocommit()) else { return };
-        if !sync::lowers(value) || self.can_be_read() {
-            self.sync.pragma(value);
-        }
-    }
-
-    /// Whether a snapshot can be had and read. Why not is SQLite's to find: it tries the same next, and waits if it is to.
-    fn can_be_read(&mut self) -> bool {
-        if self.level != Level::None {
-            return true;
-        }
-        let Ok(session) = self.session() else { return false };
-        let read = session.begin_read().and_then(|()| session.read(0, &mut [0; HEADER]));
-        if !self.asked.immutable
-            && let Some(link) = &mut self.link
-        {
-            link.session.end_read();
-        }
-        read.is_ok()
-    }
-
     /// What `PRAGMA wal_checkpoint` is for: the base file gets what was committed. SQLite then answers its own row, which
     /// outside WAL mode is 0, -1, -1. A checkpoint that fails is told in the log, as nothing is lost by it.
     fn checkpoint_by_pragma(&mut self) {

@@ -105,6 +105,11 @@ fn flushes(db: &rusqlite::Connection) -> i64 {
     stat(db, "flushes") - before
 }
 
+/// Has the connection read all schemas again before the next pragma that needs them.
+fn forget_schemas(db: &rusqlite::Connection) {
+    db.execute_batch("PRAGMA writable_schema=RESET").unwrap();
+}
+
 #[test]
 fn p5_full_flushes_every_commit_and_normal_does_not() {
     let site = Site::new(nvlite_vfs::Medium::File);
@@ -146,6 +151,77 @@ fn p5_a_pragma_that_cannot_read_the_schema_changes_nothing() {
     close(stock);
     assert_eq!(int(&db, "PRAGMA synchronous"), 2);
     assert!(flushes(&db) >= 40, "FULL");
+    // What it could not be given when it was opened, by which NORMAL shows, it never has.
+    db.execute_batch("PRAGMA synchronous=NORMAL").unwrap();
+    assert!(flushes(&db) >= 40, "NORMAL does not show");
+    let db = site.open();
     db.execute_batch("PRAGMA synchronous=NORMAL").unwrap();
     assert!(flushes(&db) < 20, "NORMAL");
+}
+
+#[test]
+fn p5_a_pragma_that_cannot_read_another_schema_changes_nothing() {
+    // Failure: as above, by a database that the program does not even write to.
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let other = stock(&site.file("other.db"));
+    other.execute_batch("CREATE TABLE o(x)").unwrap();
+    let db = site.open();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let attach = format!("CREATE TABLE t(x); ATTACH 'file:{}?vfs=unix' AS other", site.file("other.db").display());
+    db.execute_batch(&attach).unwrap();
+    forget_schemas(&db);
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(fails(db.execute_batch("PRAGMA synchronous=NORMAL")), rusqlite::ffi::SQLITE_BUSY);
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(int(&db, "PRAGMA synchronous"), 2);
+    assert!(flushes(&db) >= 40);
+}
+
+#[test]
+fn p5_a_pragma_that_is_interrupted_changes_nothing() {
+    // Failure: as above, by a program that gives up.
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let mut db = site.open();
+    db.execute_batch("CREATE TABLE t(x)").unwrap();
+    forget_schemas(&db);
+    db.progress_handler(1, Some(|| true)).unwrap();
+    assert_eq!(fails(db.execute_batch("PRAGMA synchronous=NORMAL")), rusqlite::ffi::SQLITE_INTERRUPT);
+    db.progress_handler(1, None::<fn() -> bool>).unwrap();
+    assert_eq!(int(&db, "PRAGMA synchronous"), 2);
+    assert!(flushes(&db) >= 40);
+}
+
+#[test]
+fn p5_a_shared_cache_has_the_level_that_sqlite_gave_it_last() {
+    // Failure: one of two connections that share a cache asked for NORMAL, and the other, at FULL, loses its commits.
+    let site = Site::new(nvlite_vfs::Medium::File);
+    let uri = format!("{}&cache=shared", site.uri("app.db"));
+    let open = || rusqlite::Connection::open(&uri).unwrap();
+    let (low, full) = (open(), open());
+    low.execute_batch("CREATE TABLE t(x); PRAGMA synchronous=NORMAL").unwrap();
+    assert!(flushes(&low) < 20);
+    full.execute_batch("PRAGMA foreign_keys=ON").unwrap();
+    assert_eq!(int(&full, "PRAGMA synchronous"), 2);
+    assert!(flushes(&full) >= 40);
+}
+
+#[test]
+fn p5_a_database_that_is_attached_is_flushed_at_normal_too() {
+    // SQLite keeps its journal in the default mode, in which nothing tells NORMAL from FULL; OFF shows.
+    let site = Site::new(nvlite_vfs::Medium::File);
+    nvlite_vfs::register().unwrap();
+    let db = stock(&site.file("main.db"));
+    db.execute_batch(&format!("ATTACH '{}' AS n", site.uri("app.db"))).unwrap();
+    db.execute_batch("CREATE TABLE n.t(x)").unwrap();
+    let flushes_at = |level: &str| {
+        db.execute_batch(&format!("PRAGMA n.synchronous={level}")).unwrap();
+        let stat = || int(&db, "SELECT value FROM nvlite_stat('n') WHERE name='flushes'");
+        let before = stat();
+        for _ in 0..40 {
+            db.execute_batch("INSERT INTO n.t VALUES (1)").unwrap();
+        }
+        stat() - before
+    };
+    assert!(flushes_at("NORMAL") >= 40);
+    assert!(flushes_at("OFF") < 20);
 }
