@@ -7,7 +7,7 @@
 #![allow(clippy::panic)]
 
 use nvlite_tests::life::calls::{Change, Counter, change, describe};
-use nvlite_tests::life::trace::{self, Call, Verdict};
+use nvlite_tests::life::trace::{Call, Verdict};
 use nvlite_tests::life::{Place, Scene, told};
 use nvlite_tests::sql::{System, log};
 
@@ -25,7 +25,7 @@ struct Fault {
 /// `opening`: the life ends when the database is open.
 fn fail_at(place: &Place, n: usize, fault: Fault, opening: bool) -> (String, Option<String>) {
     let (mut counter, mut calls, mut at, mut over) = (Counter::default(), 0, None, false);
-    let end = trace::run(place.child(WORKER), |call: &Call| {
+    let end = place.live(WORKER, |call: &Call| {
         if !counter.counts(call) || call.result.is_some() || over {
             return Verdict::Go;
         }
@@ -39,7 +39,6 @@ fn fail_at(place: &Place, n: usize, fault: Fault, opening: bool) -> (String, Opt
         }
         if calls == n || (calls > n && fault.lasting) { Verdict::Fail(fault.errno) } else { Verdict::Go }
     });
-    let end = end.expect("a traced child");
     // it comes to its end, or tells an error; it does not panic, and nobody has to end it
     let ended = matches!(end.status, Some(0 | 1)) || (end.status.is_none() && over);
     assert!(ended, "{fault:?}, call {n}, {at:?}: {:?} {}", end.status, end.said);

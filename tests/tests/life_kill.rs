@@ -7,7 +7,7 @@
 #![allow(clippy::panic)]
 
 use nvlite_tests::life::calls::{Change, Counter, change, describe};
-use nvlite_tests::life::trace::{self, Call, Verdict};
+use nvlite_tests::life::trace::{Call, Verdict};
 use nvlite_tests::life::{Place, Scene, told};
 use nvlite_tests::sql::{System, log};
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ enum Span {
 /// Lives at `place`, and dies at the `n`-th stop. Answers what it said, and where it died; `None` if it came to the end.
 fn die_at(place: &Place, n: usize, span: Span) -> (String, Option<String>) {
     let (mut counter, mut at, mut over) = (Counter::default(), None, false);
-    let end = trace::run(place.child(WORKER), |call: &Call| {
+    let end = place.live(WORKER, |call: &Call| {
         if !counter.counts(call) || over {
             return Verdict::Go;
         }
@@ -36,7 +36,6 @@ fn die_at(place: &Place, n: usize, span: Span) -> (String, Option<String>) {
         }
         if counter.stops == n || over { Verdict::Kill } else { Verdict::Go }
     });
-    let end = end.expect("a traced child");
     assert!(end.status == Some(0) || (end.status.is_none() && (over || at.is_some())), "{:?} {}", end.status, end.said);
     (end.said, at)
 }

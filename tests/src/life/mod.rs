@@ -9,6 +9,7 @@ pub mod trace;
 
 use crate::sim::mix;
 use crate::sql::{Scratch, System, integrity};
+use calls::{Change, change};
 use nvlite_engine::format::mark;
 use nvlite_engine::format::superblock::{self, Superblock};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
@@ -17,6 +18,11 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use trace::{Call, End, Verdict};
+
+/// Where mappings are.
+const SHM: &str = "/dev/shm";
 
 /// The transaction that is too large for the log, and the one that takes its rows away again.
 const LARGE: (i64, i64) = (4, 6);
@@ -130,13 +136,15 @@ pub struct Place {
     scratch: Scratch,
     /// Side files of another database in the place of its own: kept, whatever happens.
     foreign: Vec<Vec<u8>>,
+    /// The mappings that its children made. Who dies in the middle of a close leaves one that nothing else here names.
+    made: Mutex<Vec<PathBuf>>,
 }
 
 impl Place {
     /// With nothing in it.
     pub fn new(system: System) -> Place {
         // in memory for both media: syncs are many, and here is nobody to lose what they keep
-        let place = Place { system, scratch: System::Ram.scratch(), foreign: Vec::new() };
+        let place = Place { system, scratch: System::Ram.scratch(), foreign: Vec::new(), made: Mutex::default() };
         [place.home(), place.side()].iter().for_each(|dir| fs::create_dir(dir).expect("a directory"));
         place
     }
@@ -179,11 +187,19 @@ impl Place {
         format!("&region=1MiB&region_dir={}", self.side().display())
     }
 
-    /// A child that lives here.
-    pub fn child(&self, worker: &str) -> Command {
+    /// Has a child live here, and asks `visit` at each of its stops.
+    pub fn live(&self, worker: &str, mut visit: impl FnMut(&Call) -> Verdict) -> End {
         let mut command = Command::new(worker);
         command.args([self.system.name(), &self.base().display().to_string(), &self.more()]);
-        command
+        let end = trace::run(command, |call| {
+            if let Some(Change::Create(path)) = change(call)
+                && path.parent() == Some(Path::new(SHM))
+            {
+                self.made.lock().expect("not poisoned").push(path);
+            }
+            visit(call)
+        });
+        end.expect("a traced child")
     }
 
     /// Names of all files.
@@ -319,14 +335,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        mappings(self.mapping().as_deref()).iter().for_each(|path| _ = fs::remove_file(path));
+        let made = self.made.get_mut().map(std::mem::take).unwrap_or_default();
+        made.into_iter().chain(mappings(self.mapping().as_deref())).for_each(|path| _ = fs::remove_file(path));
     }
 }
 
 fn mappings(prefix: Option<&str>) -> Vec<PathBuf> {
     let of =
         |entry: &fs::DirEntry| prefix.is_some_and(|prefix| entry.file_name().to_string_lossy().starts_with(prefix));
-    fs::read_dir("/dev/shm").into_iter().flatten().flatten().filter(of).map(|entry| entry.path()).collect()
+    fs::read_dir(SHM).into_iter().flatten().flatten().filter(of).map(|entry| entry.path()).collect()
 }
 
 fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -383,7 +400,7 @@ impl Scene {
             }
         };
         let (mut place, before) = Scene::Stock.set(system, worker);
-        let end = trace::run(place.child(worker), |call| {
+        let end = place.live(worker, |call| {
             // with the large transaction in the log, or before it, or as soon as it is so
             let said = |word: &[u8]| call.number == libc::SYS_write && call.bytes(1, 6).is_ok_and(|said| said == word);
             let worked = match self {
@@ -392,9 +409,8 @@ impl Scene {
                 _ => true,
             };
             let there = call.result.is_some() && worked;
-            if there && place.state() == ends { trace::Verdict::Kill } else { trace::Verdict::Go }
+            if there && place.state() == ends { Verdict::Kill } else { Verdict::Go }
         });
-        let end = end.expect("a traced child");
         assert_eq!((place.state().as_str(), end.status), (ends, None), "{self:?}: {}", end.said);
         if self == Scene::Coldless {
             fs::remove_file(place.cold()).expect("removes");

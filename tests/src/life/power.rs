@@ -5,7 +5,7 @@
 //! This is less than a file system promises in practice, and all that it promises on paper.
 
 use super::calls::{Change, change};
-use super::trace::{self, Call, Verdict};
+use super::trace::{Call, Verdict};
 use super::{Place, told};
 use crate::sim::mix;
 use crate::sql::System;
@@ -303,11 +303,10 @@ pub fn record(place: &Place, known: Option<i64>, worker: &str) -> Recording {
     }
     recorder.names = start.names.clone();
     recorder.files = start.contents.len();
-    let end = trace::run(place.child(worker), |call| {
+    let end = place.live(worker, |call| {
         recorder.visit(call);
         Verdict::Go
     });
-    let end = end.expect("a traced child");
     assert_eq!(end.status, Some(0), "{}", end.said);
     start.contents.resize(recorder.files, Vec::new());
     Recording { system: place.system, foreign: place.foreign.clone(), start, known, events: recorder.events }
