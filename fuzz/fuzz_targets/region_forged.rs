@@ -1,3 +1,4 @@
+//! A region whose changes have right checksums: see [`nvlite_fuzz::region::forged`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

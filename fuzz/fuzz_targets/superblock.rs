@@ -1,3 +1,4 @@
+//! Two superblocks: see [`nvlite_fuzz::superblock`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 700;
 const PRODUCT: &[&str] = &["engine/src", "vfs/src", "ext/src", "bench/src"];
-const PACKAGES: &[&str] = &["engine", "vfs", "ext", "bench", "tests", "fuzz/src"];
+const PACKAGES: &[&str] = &["engine", "vfs", "ext", "bench", "tests", "fuzz/src", "fuzz/fuzz_targets"];
 
 /// The engine's modules from the ground up. A module names those of earlier rows only; those of one row, none of the
 /// others, but for the last: what a VFS sees is one whole.
@@ -131,6 +131,31 @@ fn nothing_depends_on_one_machine() {
         }
     }
     none("no absolute paths of one machine", &findings);
+}
+
+/// The tables of a manifest whose names begin with `start`, with what comes after it and all that stands in them.
+fn tables<'a>(manifest: &'a str, start: &str) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut found = Vec::new();
+    for table in manifest.split("\n[").filter_map(|table| table.strip_prefix(start)) {
+        let mut lines = table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        found.push((lines.next().unwrap_or(""), lines.collect()));
+    }
+    found
+}
+
+#[test]
+fn what_is_outside_the_workspace_has_its_lints() {
+    let read = |name: &str| fs::read_to_string(repo().join(name)).expect("a manifest");
+    let (root, mut findings) = (read("Cargo.toml"), Vec::new());
+    let lints = tables(&root, "workspace.lints.");
+    assert!(!lints.is_empty(), "the workspace has no lints: the rule checks nothing");
+    for name in ["fuzz/Cargo.toml", "ext/tests/oldest/Cargo.toml"] {
+        let own = read(name);
+        let own = tables(&own, "lints.");
+        let missing = lints.iter().filter(|table| !own.contains(table)).map(|(table, _)| format!("{name}: {table}"));
+        findings.extend(missing);
+    }
+    none("the lints of the workspace hold for what cannot inherit them", &findings);
 }
 
 #[test]
