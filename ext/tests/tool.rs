@@ -314,6 +314,11 @@ fn usage_and_environment_are_status_2() {
     assert_eq!(nvlite(&["status"]).0, 2);
     assert_eq!(nvlite(&["status", "--db", "/nowhere/at/all.db"]).0, 2);
     assert_eq!(nvlite(&["export", "--db", "/nowhere/at/all.db", "--to", "/nowhere/copy.db"]).0, 2);
+    // designed for and not built: a script must not take for done what was not
+    for command in ["snapshot", "branch", "ship", "replica", "drain", "promote", "ha", "archive", "restore"] {
+        let (code, text) = nvlite(&[command, "--db", "/nowhere/at/all.db"]);
+        assert!(code == 2 && text.contains("unrecognized subcommand"), "{command}: {code} {text}");
+    }
     let (code, help) = nvlite(&["--help"]);
     assert!(code == 0 && help.contains("Examples") && help.contains("nvlite status"), "{help}");
     for command in ["status", "verify", "export"] {
