@@ -39,6 +39,7 @@ mod shadow;
 #[allow(unsafe_code)]
 mod shared;
 mod stats;
+mod verify;
 #[cfg(all(test, not(loom)))]
 #[allow(clippy::panic)]
 mod whitebox;

@@ -1,8 +1,9 @@
 //! One connection: its locks, its snapshot, its reads; pointers into pages are in `fetch`, the write set is in `write`, the
-//! commit in `prepare`.
+//! commit in `prepare`, the comparison with checksums in `verify`.
 
 mod fetch;
 mod prepare;
+mod verify;
 mod write;
 
 use crate::base::sync::Ordering;

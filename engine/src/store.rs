@@ -13,6 +13,7 @@ use crate::refusal;
 pub use crate::session::Session;
 pub use crate::shm::ForkGuard;
 pub use crate::stats::medium_name;
+pub use crate::verify::{Damage, DamagedPlace, Remedy};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

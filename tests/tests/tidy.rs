@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["commit"],
     &["flush"],
     &["retire"],
-    &["fault", "recovery", "shadow"],
+    &["fault", "recovery", "shadow", "verify"],
     &["assemble"],
     &["attach", "inspect", "keeper", "refusal", "session", "stats", "store", "whitebox"],
 ];

@@ -22,6 +22,11 @@ impl Pages {
         self.shared.segment.at(self.shared.places.cold + u64::from(c) * 4)
     }
 
+    /// The virtblock that a block is in use by, 0 if it is free.
+    pub fn cold_owner_of(&self, c: u32) -> u32 {
+        self.cold_owner(c).load(R)
+    }
+
     /// What a block was written with. For who knows that it was.
     pub fn cold_sum(&self, c: u32) -> u64 {
         self.cold_sum_at(c).load(R)

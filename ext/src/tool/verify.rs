@@ -78,6 +78,9 @@ fn inside(target: &Target, outside: &Outside, checks: &mut Vec<Check>) -> Result
                 _ => format!("{objects} objects in the schema"),
             };
             checks.push(Check { name: "open", ok: true, detail });
+            if outside.state == State::Marked {
+                checks.push(pages(&db)?);
+            }
             checks.push(integrity(&db)?);
         }
         Err(error) => checks.push(Check { name: "open", ok: false, detail: finding(error)? }),
@@ -101,6 +104,29 @@ fn region(target: &Target, outside: &Outside) -> Result<Check, Failed> {
         Err(error) => return Err(error.into()),
     };
     Ok(Check { name: "region", ok, detail })
+}
+
+/// Whether all pages that are not at home hold what was put there.
+///
+/// # Errors
+/// What says nothing about the database.
+fn pages(db: &Connection) -> Result<Check, Failed> {
+    let damaged = db.prepare("SELECT page, place, block, remedy FROM nvlite_damage").and_then(|mut statement| {
+        let line = |row: &rusqlite::Row<'_>| {
+            let (page, place, block): (u32, String, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let remedy: String = row.get(3)?;
+            Ok(format!("page {page}, in block {block} of the {place}, is not what was put there: {remedy}"))
+        };
+        statement.query_map((), line)?.collect::<rusqlite::Result<Vec<_>>>()
+    });
+    let (ok, detail) = match damaged {
+        Ok(lines) if lines.is_empty() => {
+            (true, "those in memory and in the cold file match their checksums".to_owned())
+        }
+        Ok(lines) => (false, lines.join("; ")),
+        Err(error) => (false, finding(error)?),
+    };
+    Ok(Check { name: "pages", ok, detail })
 }
 
 /// SQLite's own check.
