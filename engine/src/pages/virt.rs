@@ -3,7 +3,6 @@
 
 use crate::base::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::base::{BlockNo, Jci, PageNo, VirtNo};
-use crate::shared::{BLOCK_STATE, VIRT};
 use crate::shm::{Shape, Shared as InMapping, Slot, shape};
 
 /// Where a version's content is. One word, so that moving it is one store.
@@ -75,7 +74,9 @@ unsafe impl InMapping for Virt {
     );
 }
 
-const _: () = assert!(size_of::<Virt>() as u64 == VIRT && size_of::<Block>() as u64 == BLOCK_STATE);
+#[cfg(not(loom))]
+const _: () =
+    assert!(size_of::<Virt>() as u64 == crate::shared::VIRT && size_of::<Block>() as u64 == crate::shared::BLOCK_STATE);
 
 impl Virt {
     /// Its place.
