@@ -1,6 +1,7 @@
 //! The one thread of an attachment, on `file` only: it bounds the time until commits below FULL are flushed (P5), and
 //! retires the log before a writer has to.
 
+use crate::base::sync::Ordering;
 use crate::engine::Engine;
 use crate::medium::BaseFile;
 use crate::retire::Which;
@@ -111,6 +112,12 @@ fn turn(store: &Arc<Store>, own: &mut Option<(SlotNo, Box<dyn BaseFile>)>) -> cr
         if engine.pages.cold_used() > 0 {
             engine.maintain(*slot, || engine.tidy_cold()).transpose()?;
         }
+    }
+    if head.cold_unused.load(Ordering::Relaxed) > 0 {
+        engine.maintain(*slot, || {
+            engine.pages.pump();
+            engine.give_cold_back();
+        });
     }
     Ok(())
 }

@@ -84,6 +84,19 @@ impl Engine {
         if self.pages.geometry().is_none() {
             return Ok(true); // nothing was ever committed
         }
+        let done = self.retire_all(base)?;
+        self.give_cold_back();
+        Ok(done)
+    }
+
+    /// Gives storage of the cold file back that is worth it. Under the writer lock.
+    pub fn give_cold_back(&self) {
+        if let Err(error) = self.pages.give_cold_back() {
+            tracing::warn!(%error, "the cold file stays as large as it is");
+        }
+    }
+
+    fn retire_all(&self, base: &dyn BaseFile) -> Result<bool> {
         self.shared.slots().reap_dead(&self.live);
         match &self.region {
             Region::Pmem(pmem) => {

@@ -173,7 +173,8 @@ impl Engine {
         let head = self.shared.head();
         self.flush(slot, head.clock.published())?;
         if self.hold(slot)? {
-            let result = self.retire_now(base).and_then(|_| self.write_dirty_home(slot, base));
+            let tidy = || self.tidy_cold().map(|()| self.give_cold_back());
+            let result = self.retire_now(base).and_then(|_| self.write_dirty_home(slot, base)).and_then(|()| tidy());
             head.writer.release(self.shared.slots(), slot);
             result?;
         } else if !self.mapped() {

@@ -85,7 +85,7 @@ pub fn tally(counter: &AtomicU64, n: u64) {
 /// | `retired`, `retired_pos`, `attested` | holder of the retirement lock (`file`), of the writer lock (`dax`, `ram`), only up. Stale: a header that bears an older mark, blocks that are free later |
 /// | `retire_steps` | holder of the retirement lock, only up. Stale: who waits for it looks again |
 /// | `superblock_sequence` | who changes the superblock, under the lock that this takes, when it is durable; read by nobody else |
-/// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `heads_used`, `heads_tombs`, `ring_present`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
+/// | `shrunk`, `sweep_hand`, `touched`, `cold_dirty`, `cold_hand`, `cold_unused`, `heads_used`, `heads_tombs`, `ring_present`, `virts_present`, `free_virt`, `free_virts`, `grace_epoch` | holder of the writer lock, who alone reads them |
 /// | `blocks_present`, `free_blocks`, `cold_present`, `cold_free`, the lists | holder of the writer lock. Read without it only to see whether work is worth while. Stale: work in vain, or put off |
 /// | `heads_area` | holder of the writer lock. Stale: an abandoned table, which still says what was right when the read began |
 /// | `maintained` | holder of the writer lock. Stale: `SQLITE_BUSY` a moment too early |
@@ -134,6 +134,8 @@ pub struct Header {
     pub cold_present: AtomicU32,
     pub cold_free: AtomicU32,
     pub cold_hand: AtomicU32,
+    /// Blocks of the cold file that came free and still have storage.
+    pub cold_unused: AtomicU32,
     /// Whether a newest version lies in the cold file and may lack its home: no durable entry says so, and so nothing is
     /// retired on `dax` and `ram` before it is written home.
     pub cold_dirty: AtomicU32,
@@ -164,7 +166,7 @@ unsafe impl InMapping for Header {
         0 clock, 384 writer, 512 batches, 640 flush, 704 log, 768 retire, 832 ring, 896 slots, 960 incarnation,
         page_size, failed, grace_epoch, ring_present, zeroed, retire_steps, retired, retired_pos, attested, shrunk,
         blocks_present, free_blocks, sweep_hand, touched, virts_present, free_virt, free_virts, cold_present,
-        cold_free, cold_hand, cold_dirty, heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared,
+        cold_free, cold_hand, cold_unused, cold_dirty, heads_area, heads_used, heads_tombs, maintained, limbo, grace, aging, cleared,
         superblock_sequence, wishes, unsettled, counters
     );
 }

@@ -80,6 +80,7 @@ impl Engine {
             ("pages_hot_dirty", dirty),
             ("pages_cold", cold),
             ("cold_blocks", u64::from(self.pages.cold_used())),
+            ("cold_blocks_unused", u64::from(head.cold_unused.load(Ordering::Relaxed))),
             ("virtblocks_present", u64::from(head.virts_present.load(Ordering::Relaxed))),
             ("virtblocks_free", u64::from(head.free_virts.load(Ordering::Relaxed))),
             ("ring_slots", self.layout.ring_slots),

@@ -14,6 +14,7 @@ use crate::recovery::believed;
 use crate::shm::{AttachmentNo, BLOCK_SLOTS, Liveness, Lock, Segment};
 use crate::store::{Damage, DamagedPlace, Durability, Remedy, Session, Store};
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -427,6 +428,47 @@ fn a_bit_that_flips_in_memory_is_found_and_what_is_left_of_its_page() {
             pages.geo().arena.store(b, 77, &block);
         }
         assert!(matches!(reader.verify(), Err(Error::Busy(_))), "it has a snapshot");
+        reader.end_read();
+    }
+}
+
+#[test]
+fn room_in_the_cold_file_is_given_back() {
+    // Failure: after one large transaction, or one old reader, a disk is short of as many bytes until the last close.
+    for kind in [MediumKind::File, MediumKind::Ram] {
+        let dir = empty_base();
+        let store = Store::assemble(parts_of(dir.path(), "region", kind, 256 << 10)).expect("an empty store");
+        let room = || std::fs::metadata(dir.path().join("region.cold")).expect("the cold file").blocks() * 512;
+        let mut s = store.session().expect("a slot");
+        for byte in 1..4 {
+            commit(&mut s, Durability::Full, &(2..3000).collect::<Vec<_>>(), byte);
+            let taken = room();
+            assert!(taken > 1 << 20, "{kind:?}: {taken} bytes");
+            store.checkpoint().expect("all goes home");
+            store.checkpoint().expect("and what was read until then is free");
+            let (left, used) = (room(), store.engine().pages.cold_used());
+            assert!(used == 0 && left == 0, "{kind:?}: {left} bytes of {taken} for {used} blocks");
+            assert_eq!(head(store.engine()).cold_unused.load(R), 0);
+            let mut content = [0; 512];
+            s.begin_read().expect("reads");
+            for page in 2..3000 {
+                s.read((page - 1) * 512, &mut content).expect("it is at home");
+                assert_eq!(content, [byte; 512], "{kind:?}: page {page}");
+            }
+            s.end_read();
+        }
+        // an old reader has some, and they stay
+        let mut reader = store.session().expect("a slot");
+        reader.begin_read().expect("reads");
+        (4..7).for_each(|byte| commit(&mut s, Durability::Full, &(2..3000).collect::<Vec<_>>(), byte));
+        store.checkpoint().expect("what is not read goes");
+        let (left, used) = (room(), u64::from(store.engine().pages.cold_used()));
+        assert!(used >= 2998 && left < 3 * 2998 * 512, "{kind:?}: {left} bytes for {used} blocks");
+        let mut content = [0; 512];
+        for page in 2..3000 {
+            reader.read((page - 1) * 512, &mut content).expect("it was kept");
+            assert_eq!(content, [3; 512], "{kind:?}: page {page}");
+        }
         reader.end_read();
     }
 }

@@ -100,6 +100,14 @@ impl Disk for FileDisk {
         self.file.set_len(len).map_err(self.error("set the length"))
     }
 
+    fn give_back(&self, off: u64, len: u64) -> Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, off, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            done => done.map_err(|e| self.error("give back storage of")(e.into())),
+        }
+    }
+
     fn next_written(&self, range: Range<u64>) -> Result<Range<u64>> {
         if !fs::tells_holes(&self.file) {
             return Ok(range);

@@ -196,6 +196,12 @@ pub trait Disk: Send + Sync {
     }
     /// Cuts or extends (with zeros) to `len`.
     fn set_len(&self, len: u64) -> Result<()>;
+    /// Gives the storage of bytes back that nobody needs any more, if the file system can; then they read as zeros. The length
+    /// stays.
+    fn give_back(&self, off: u64, len: u64) -> Result<()> {
+        _ = (off, len);
+        Ok(())
+    }
     /// The first bytes of `range` that may have been written; empty if none were. What is before them reads as zeros.
     fn next_written(&self, range: Range<u64>) -> Result<Range<u64>> {
         Ok(range)

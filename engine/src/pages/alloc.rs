@@ -331,6 +331,7 @@ impl Pages {
                 self.cold_owner(c).store(0, R);
                 let head = self.shared.head();
                 head.cold_free.store(head.cold_free.load(R) + 1, R);
+                head.cold_unused.store(head.cold_unused.load(R) + 1, R);
             }
             Place::Home | Place::Free => {}
         }

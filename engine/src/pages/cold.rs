@@ -11,6 +11,10 @@ use crate::shared::MAX_COLD;
 const R: Ordering = Ordering::Relaxed;
 /// Cold blocks made known at a time.
 const GROW_COLD: u32 = 16384;
+/// Bytes worth a look at all blocks.
+const GIVE_BACK: u64 = 1 << 20;
+/// Calls of the system at most while others wait for the lock.
+const CALLS: u32 = 64;
 
 impl Pages {
     /// Checksum of what cold block `c` holds.
@@ -145,6 +149,36 @@ impl Pages {
         }
         let detail = format!("block {c} lies past its end: it was cut");
         Err(Error::corrupt(self.cold.path(), "cold file", detail))
+    }
+
+    /// Gives the storage of free blocks back to the file system, if it is worth it: all of it when no block is in use, else when
+    /// it is [`GIVE_BACK`] bytes, in so many calls at most. Under the writer lock.
+    ///
+    /// # Errors
+    /// Of the file: then it keeps some.
+    pub fn give_cold_back(&self) -> Result<()> {
+        let (head, unused) = (self.shared.head(), self.shared.head().cold_unused.load(R));
+        let size = self.geometry().map_or(0, |geo| u64::from(geo.arena.size()));
+        if unused == 0 || self.cold_used() > 0 && u64::from(unused) * size < GIVE_BACK {
+            return Ok(());
+        }
+        let (present, mut at, mut calls) = (head.cold_present.load(R), 0, 0);
+        let is_free = |c: &u32| self.cold_owner(*c).load(R) == 0;
+        while at < present && calls < CALLS {
+            let end = (at..present).find(|c| !is_free(c)).unwrap_or(present);
+            // of those that were never written since, nothing is known, and nothing is there
+            if (at..end).any(|c| self.cold_sum(c) != 0) {
+                self.cold.give_back(u64::from(at) * size, u64::from(end - at) * size)?;
+                let given = (at..end).filter(|&c| self.cold_sum_at(c).swap(0, R) != 0).count() as u32;
+                head.cold_unused.store(head.cold_unused.load(R).saturating_sub(given), R);
+                calls += 1;
+            }
+            at = (end..present).find(is_free).unwrap_or(present);
+        }
+        if at == present {
+            head.cold_unused.store(0, R); // what a repair has freed was not counted, or twice
+        }
+        Ok(())
     }
 
     /// Cold blocks in use; without the writer lock about so many.

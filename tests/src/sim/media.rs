@@ -207,6 +207,12 @@ impl Disk for SimDisk {
         self.world.lock().strike(self.dev, "allocate")
     }
 
+    /// Zeros, of which a crash may leave any part.
+    fn give_back(&self, off: u64, len: u64) -> Result<()> {
+        let end = (off + len).min(self.len()?);
+        self.write_at(off, &vec![0; end.saturating_sub(off) as usize])
+    }
+
     fn set_len(&self, len: u64) -> Result<()> {
         self.world.step();
         let mut inner = self.world.lock();
