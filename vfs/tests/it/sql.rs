@@ -20,7 +20,7 @@ const STATS: &str = "\
     jci_visible jci_low_water jci_oldest_reader readers connections slots queue commits batches fences syncs flushes \
     lines_flushed bytes_logged log_bytes_written pages_in_place pages_copied shadow_blocks retirements homes_written \
     homes_saved faults evictions repairs refusals blocks_max blocks_present blocks_free pages_hot_clean \
-    pages_hot_dirty pages_cold cold_blocks virtblocks_present virtblocks_free ring_slots ring_used heads";
+    pages_hot_dirty pages_cold cold_blocks cold_blocks_unused virtblocks_present virtblocks_free ring_slots ring_used heads";
 
 #[test]
 fn stat_has_names_and_values() {
